@@ -1,0 +1,1 @@
+//! Lowering, planning, code emission and object writing of the bertc compiler.

@@ -1,0 +1,18 @@
+//! The intermediate representations of bertc: the typed tensor IR with symbolic dims, and the kernel IR that every
+//! code emitter reads.
+
+pub mod diag;
+pub mod dims;
+pub mod graph;
+pub mod infer;
+pub mod kernel;
+pub mod op;
+pub mod tensor;
+pub mod types;
+
+pub use diag::{Diag, Loc};
+pub use dims::{Dim, SymbolId, Symbols};
+pub use graph::{Graph, Node, Port, ValueId};
+pub use op::{BinaryOp, CmpOp, Op, ReduceOp, UnaryOp};
+pub use tensor::{Scalar, Tensor};
+pub use types::{DType, TensorType};
