@@ -69,7 +69,8 @@ impl Symbols {
     }
 }
 
-/// Product of powers of symbols, sorted by symbol; empty for the constant term.
+/// Product of powers of symbols, the latest symbol first; empty for the constant term. In this form the vectors' own
+/// order is the lexicographic monomial order that division needs.
 type Monomial = Vec<(SymbolId, u32)>;
 
 /// A polynomial over symbols. The zero polynomial has no terms; no stored coefficient is zero.
@@ -156,7 +157,7 @@ impl Dim {
                     let e = m.entry(s).or_insert(0);
                     *e = e.checked_add(p).filter(|p| *p <= 64)?;
                 }
-                let term = Dim(BTreeMap::from([(m.into_iter().collect(), ca.checked_mul(cb)?)]));
+                let term = Dim(BTreeMap::from([(m.into_iter().rev().collect(), ca.checked_mul(cb)?)]));
                 r = r.add(&term)?;
             }
         }
@@ -186,7 +187,7 @@ impl Dim {
                     mm.remove(&s);
                 }
             }
-            let t = Dim(BTreeMap::from([(mm.into_iter().collect(), c / lc)]));
+            let t = Dim(BTreeMap::from([(mm.into_iter().rev().collect(), c / lc)]));
             q = q.add(&t)?;
             rest = rest.sub(&t.mul(o)?)?;
         }
@@ -268,7 +269,7 @@ impl Dim {
                     if a != 1 || m.is_empty() {
                         write!(f, "{a}{}", if m.is_empty() { "" } else { "*" })?;
                     }
-                    for (j, &(s, p)) in m.iter().enumerate() {
+                    for (j, &(s, p)) in m.iter().rev().enumerate() {
                         write!(f, "{}{}", if j > 0 { "*" } else { "" }, self.1.get(s).name)?;
                         if p > 1 {
                             write!(f, "^{p}")?;
