@@ -1,0 +1,295 @@
+//! Builds kernels. Misuse (wrong register types) is a bug of a template and panics with the kernel's name.
+
+use super::{Bin, Block, Elem, Inst, Kernel, Param, Reg, RegType, Un};
+use crate::op::CmpOp;
+use crate::types::DType;
+
+/// A kernel under construction.
+#[derive(Debug)]
+pub struct KernelBuilder {
+    name: String,
+    params: Vec<Param>,
+    regs: Vec<RegType>,
+    task: Reg,
+    /// The innermost block is last.
+    blocks: Vec<Vec<Inst>>,
+}
+
+impl KernelBuilder {
+    /// A kernel without parameters.
+    pub fn new(name: impl Into<String>) -> Self {
+        let regs = vec![RegType::scalar(Elem::I64)];
+        KernelBuilder { name: name.into(), params: Vec::new(), regs, task: Reg(0), blocks: vec![Vec::new()] }
+    }
+
+    /// The finished kernel.
+    pub fn finish(mut self) -> Kernel {
+        let insts = self.blocks.pop().expect("the outermost block");
+        assert!(self.blocks.is_empty(), "kernel '{}': unbalanced blocks", self.name);
+        let body = Block { insts, yields: Vec::new() };
+        Kernel { name: self.name, params: self.params, regs: self.regs, task: self.task, body }
+    }
+
+    fn reg(&mut self, ty: RegType) -> Reg {
+        self.regs.push(ty);
+        Reg(self.regs.len() as u32 - 1)
+    }
+
+    fn push(&mut self, i: Inst) {
+        self.blocks.last_mut().expect("an open block").push(i);
+    }
+
+    fn same(&self, a: Reg, b: Reg) -> RegType {
+        assert_eq!(self.ty(a), self.ty(b), "kernel '{}': operand types differ", self.name);
+        self.ty(a)
+    }
+
+    /// Type of a register.
+    pub fn ty(&self, r: Reg) -> RegType {
+        self.regs[r.0 as usize]
+    }
+
+    /// The task's number (i64).
+    pub fn task(&self) -> Reg {
+        self.task
+    }
+
+    /// Adds a buffer that is only read; its parameter number.
+    pub fn input(&mut self, name: impl Into<String>, dtype: DType) -> usize {
+        self.params.push(Param::Ptr { name: name.into(), dtype, write: false });
+        self.params.len() - 1
+    }
+
+    /// Adds a buffer that is written; its parameter number.
+    pub fn output(&mut self, name: impl Into<String>, dtype: DType) -> usize {
+        self.params.push(Param::Ptr { name: name.into(), dtype, write: true });
+        self.params.len() - 1
+    }
+
+    /// Adds a run-time integer; its register.
+    pub fn int_param(&mut self, name: impl Into<String>) -> Reg {
+        let reg = self.reg(RegType::scalar(Elem::I64));
+        self.params.push(Param::Int { name: name.into(), reg });
+        reg
+    }
+
+    /// A float constant of type `ty`.
+    pub fn const_f(&mut self, ty: RegType, value: f64) -> Reg {
+        let dst = self.reg(ty);
+        self.push(Inst::ConstF { dst, value });
+        dst
+    }
+
+    /// An integer or mask constant of type `ty`.
+    pub fn const_i(&mut self, ty: RegType, value: i64) -> Reg {
+        let dst = self.reg(ty);
+        self.push(Inst::ConstI { dst, value });
+        dst
+    }
+
+    /// An i64 scalar constant.
+    pub fn int(&mut self, value: i64) -> Reg {
+        self.const_i(RegType::scalar(Elem::I64), value)
+    }
+
+    /// One-operand operation.
+    pub fn un(&mut self, op: Un, a: Reg) -> Reg {
+        let dst = self.reg(self.ty(a));
+        self.push(Inst::Un { dst, op, a });
+        dst
+    }
+
+    /// Two-operand operation.
+    pub fn bin(&mut self, op: Bin, a: Reg, b: Reg) -> Reg {
+        let ty = self.same(a, b);
+        let dst = self.reg(ty);
+        self.push(Inst::Bin { dst, op, a, b });
+        dst
+    }
+
+    /// a + b.
+    pub fn add(&mut self, a: Reg, b: Reg) -> Reg {
+        self.bin(Bin::Add, a, b)
+    }
+
+    /// a - b.
+    pub fn sub(&mut self, a: Reg, b: Reg) -> Reg {
+        self.bin(Bin::Sub, a, b)
+    }
+
+    /// a · b.
+    pub fn mul(&mut self, a: Reg, b: Reg) -> Reg {
+        self.bin(Bin::Mul, a, b)
+    }
+
+    /// a / b.
+    pub fn div(&mut self, a: Reg, b: Reg) -> Reg {
+        self.bin(Bin::Div, a, b)
+    }
+
+    /// min(a, b).
+    pub fn min(&mut self, a: Reg, b: Reg) -> Reg {
+        self.bin(Bin::Min, a, b)
+    }
+
+    /// max(a, b).
+    pub fn max(&mut self, a: Reg, b: Reg) -> Reg {
+        self.bin(Bin::Max, a, b)
+    }
+
+    /// a·b + c.
+    pub fn fma(&mut self, a: Reg, b: Reg, c: Reg) -> Reg {
+        self.same(a, b);
+        let ty = self.same(b, c);
+        let dst = self.reg(ty);
+        self.push(Inst::Fma { dst, a, b, c });
+        dst
+    }
+
+    /// Comparison (integers signed).
+    pub fn cmp(&mut self, op: CmpOp, a: Reg, b: Reg) -> Reg {
+        self.cmp_sign(op, false, a, b)
+    }
+
+    /// Comparison with an explicit signedness for integers.
+    pub fn cmp_sign(&mut self, op: CmpOp, unsigned: bool, a: Reg, b: Reg) -> Reg {
+        let lanes = self.same(a, b).lanes;
+        let dst = self.reg(RegType::vector(Elem::Mask, lanes));
+        self.push(Inst::Cmp { dst, op, unsigned, a, b });
+        dst
+    }
+
+    /// `m ? a : b`.
+    pub fn select(&mut self, m: Reg, a: Reg, b: Reg) -> Reg {
+        let ty = self.same(a, b);
+        let mt = self.ty(m);
+        assert!(mt.elem == Elem::Mask && mt.lanes == ty.lanes, "kernel '{}': select on {mt:?}", self.name);
+        let dst = self.reg(ty);
+        self.push(Inst::Select { dst, m, a, b });
+        dst
+    }
+
+    /// Value conversion to `elem`; integers are signed.
+    pub fn convert(&mut self, a: Reg, elem: Elem) -> Reg {
+        self.convert_sign(a, elem, false)
+    }
+
+    /// Value conversion with an explicit signedness of the integer side.
+    pub fn convert_sign(&mut self, a: Reg, elem: Elem, unsigned: bool) -> Reg {
+        let dst = self.reg(RegType { elem, lanes: self.ty(a).lanes });
+        self.push(Inst::Convert { dst, a, unsigned });
+        dst
+    }
+
+    /// Same bits as `elem`.
+    pub fn bitcast(&mut self, a: Reg, elem: Elem) -> Reg {
+        let dst = self.reg(RegType { elem, lanes: self.ty(a).lanes });
+        self.push(Inst::Bitcast { dst, a });
+        dst
+    }
+
+    /// A scalar in `lanes` lanes; with 1 lane the scalar itself.
+    pub fn splat(&mut self, a: Reg, lanes: u8) -> Reg {
+        let ty = self.ty(a);
+        assert_eq!(ty.lanes, 1, "kernel '{}': splat of a vector", self.name);
+        if lanes == 1 {
+            return a;
+        }
+        let dst = self.reg(RegType::vector(ty.elem, lanes));
+        self.push(Inst::Splat { dst, a });
+        dst
+    }
+
+    /// One lane as a scalar.
+    pub fn extract(&mut self, a: Reg, lane: u8) -> Reg {
+        let dst = self.reg(RegType::scalar(self.ty(a).elem));
+        self.push(Inst::Extract { dst, a, lane });
+        dst
+    }
+
+    /// Reduces a vector's lanes to a scalar with `op`: pairwise halves, so the order is fixed.
+    pub fn reduce(&mut self, op: Bin, a: Reg) -> Reg {
+        let n = self.ty(a).lanes;
+        if n == 1 {
+            return a;
+        }
+        let mut v: Vec<Reg> = (0..n).map(|l| self.extract(a, l)).collect();
+        while v.len() > 1 {
+            let half = v.len() / 2;
+            v = (0..half).map(|i| self.bin(op, v[i], v[i + half])).collect();
+        }
+        v[0]
+    }
+
+    /// Loads `lanes` elements at `ptr[index + offset]`.
+    pub fn load(&mut self, ptr: usize, index: Reg, offset: i64, lanes: u8) -> Reg {
+        let Param::Ptr { dtype, .. } = &self.params[ptr] else {
+            panic!("kernel '{}': load from an integer parameter", self.name)
+        };
+        let elem = Elem::of(*dtype);
+        assert!(lanes == 1 || elem.vectorises(), "kernel '{}': vector load of {dtype}", self.name);
+        let dst = self.reg(RegType::vector(elem, lanes));
+        self.push(Inst::Load { dst, ptr, index, offset });
+        dst
+    }
+
+    /// Stores `value` at `ptr[index + offset]`.
+    pub fn store(&mut self, ptr: usize, index: Reg, offset: i64, value: Reg) {
+        let Param::Ptr { dtype, write: true, .. } = &self.params[ptr] else {
+            panic!("kernel '{}': store to a read-only parameter", self.name)
+        };
+        assert_eq!(Elem::of(*dtype), self.ty(value).elem, "kernel '{}': store to {dtype}", self.name);
+        self.push(Inst::Store { ptr, index, offset, value });
+    }
+
+    /// A counted loop; `body` gets the induction variable and the carried values and returns their next values.
+    pub fn for_loop(
+        &mut self,
+        lo: Reg,
+        hi: Reg,
+        step: i64,
+        init: &[Reg],
+        body: impl FnOnce(&mut Self, Reg, &[Reg]) -> Vec<Reg>,
+    ) -> Vec<Reg> {
+        assert!(step > 0, "kernel '{}': loop step {step}", self.name);
+        let var = self.reg(RegType::scalar(Elem::I64));
+        let types: Vec<RegType> = init.iter().map(|&r| self.ty(r)).collect();
+        let args: Vec<Reg> = types.iter().map(|&t| self.reg(t)).collect();
+        self.blocks.push(Vec::new());
+        let yields = body(self, var, &args);
+        let insts = self.blocks.pop().expect("the loop's block");
+        let yielded: Vec<RegType> = yields.iter().map(|&r| self.ty(r)).collect();
+        assert_eq!(types, yielded, "kernel '{}': a loop's carried types differ", self.name);
+        let dst: Vec<Reg> = types.iter().map(|&t| self.reg(t)).collect();
+        let body = Block { insts, yields };
+        self.push(Inst::For { dst: dst.clone(), var, args, lo, hi, step, init: init.to_vec(), body });
+        dst
+    }
+
+    /// A conditional; both branches return values of the same types.
+    pub fn if_else(
+        &mut self,
+        cond: Reg,
+        then: impl FnOnce(&mut Self) -> Vec<Reg>,
+        otherwise: impl FnOnce(&mut Self) -> Vec<Reg>,
+    ) -> Vec<Reg> {
+        assert_eq!(self.ty(cond), RegType::scalar(Elem::Mask), "kernel '{}': condition type", self.name);
+        self.blocks.push(Vec::new());
+        let a = then(self);
+        let then = Block { insts: self.blocks.pop().expect("the branch's block"), yields: a };
+        self.blocks.push(Vec::new());
+        let b = otherwise(self);
+        let otherwise = Block { insts: self.blocks.pop().expect("the branch's block"), yields: b };
+        let types = |s: &Self, v: &[Reg]| v.iter().map(|&r| s.ty(r)).collect::<Vec<_>>();
+        let t = types(self, &then.yields);
+        assert_eq!(t, types(self, &otherwise.yields), "kernel '{}': branch types differ", self.name);
+        let dst: Vec<Reg> = t.into_iter().map(|t| self.reg(t)).collect();
+        self.push(Inst::If { dst: dst.clone(), cond, then, otherwise });
+        dst
+    }
+
+    /// Sets the call's error flag.
+    pub fn fail(&mut self) {
+        self.push(Inst::Fail);
+    }
+}

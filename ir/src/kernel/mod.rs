@@ -1,0 +1,358 @@
+//! Kernel IR: structured loops over typed vector registers in SSA form. One kernel is one function of the object;
+//! a step of the model calls it once per task. Emitters lower it, templates build it with [`KernelBuilder`].
+//!
+//! A register holds `lanes` elements of an [`Elem`]. Lanes are 32 bits wide, so only `f32`, `i32` and `mask` registers
+//! may have more than one. Memory holds any [`DType`]; loads and stores convert between it and the register's element.
+//! Calling convention: `fn(args: *const u64, task: u64, worker: u32)`, where `args[0]` points to the i32 error flag and
+//! `args[1 + i]` is parameter `i` (a pointer or an i64).
+
+mod builder;
+
+pub use builder::KernelBuilder;
+
+use crate::op::CmpOp;
+use crate::types::DType;
+
+/// An SSA register.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Reg(pub u32);
+
+/// Element of a register.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Elem {
+    /// 32-bit float.
+    F32,
+    /// 64-bit float; one lane only.
+    F64,
+    /// 32-bit integer.
+    I32,
+    /// 64-bit integer; one lane only. Also every index and address computation.
+    I64,
+    /// Truth value: all ones or all zeros in a vector, a boolean in a single lane.
+    Mask,
+}
+
+impl Elem {
+    /// The name in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            Elem::F32 => "f32",
+            Elem::F64 => "f64",
+            Elem::I32 => "i32",
+            Elem::I64 => "i64",
+            Elem::Mask => "mask",
+        }
+    }
+
+    /// Whether a vector of it exists.
+    pub fn vectorises(self) -> bool {
+        matches!(self, Elem::F32 | Elem::I32 | Elem::Mask)
+    }
+
+    /// The register element that memory of type `d` is loaded as. Narrow integers widen to i32 (by their signedness),
+    /// u32 widens to i64, u64 keeps its bits in an i64, halves widen to f32.
+    pub fn of(d: DType) -> Elem {
+        match d {
+            DType::F32 | DType::F16 | DType::BF16 => Elem::F32,
+            DType::F64 => Elem::F64,
+            DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32 => Elem::I32,
+            DType::U32 | DType::I64 | DType::U64 => Elem::I64,
+            DType::Bool => Elem::Mask,
+        }
+    }
+}
+
+/// Type of a register.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RegType {
+    /// Element.
+    pub elem: Elem,
+    /// Number of lanes; 1 is a scalar.
+    pub lanes: u8,
+}
+
+impl RegType {
+    /// One lane of `elem`.
+    pub const fn scalar(elem: Elem) -> Self {
+        RegType { elem, lanes: 1 }
+    }
+
+    /// `lanes` lanes of `elem`.
+    pub const fn vector(elem: Elem, lanes: u8) -> Self {
+        RegType { elem, lanes }
+    }
+}
+
+/// A parameter: a buffer or a run-time integer.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub enum Param {
+    /// Pointer to elements of a type. Distinct pointers may alias only if none of them is written, or if every element
+    /// is read before it is written by the same task.
+    Ptr {
+        /// Name in text.
+        name: String,
+        /// Element type in memory.
+        dtype: DType,
+        /// Whether the kernel writes it.
+        write: bool,
+    },
+    /// An i64 (a dim, a stride, a count), available as the register `reg`.
+    Int {
+        /// Name in text.
+        name: String,
+        /// The register that holds it.
+        reg: Reg,
+    },
+}
+
+/// Operations of one register.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Un {
+    /// Negation.
+    Neg,
+    /// Absolute value.
+    Abs,
+    /// Square root (float).
+    Sqrt,
+    /// Largest integer not above (float).
+    Floor,
+    /// Smallest integer not below (float).
+    Ceil,
+    /// Nearest, ties to even (float).
+    Nearest,
+    /// Toward zero (float).
+    Trunc,
+    /// Bitwise not (integer, mask).
+    Not,
+}
+
+/// Operations of two registers of one type.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Bin {
+    /// Sum (integers wrap).
+    Add,
+    /// Difference (integers wrap).
+    Sub,
+    /// Product (integers wrap).
+    Mul,
+    /// Quotient; integers: signed, toward zero, x/0 = 0, MIN/-1 wraps; single lane only.
+    Div,
+    /// Integer remainder with the dividend's sign, x%0 = 0; single lane only.
+    Rem,
+    /// Unsigned integer quotient, x/0 = 0; single lane only.
+    DivU,
+    /// Unsigned integer remainder, x%0 = 0; single lane only.
+    RemU,
+    /// Smaller; floats: NaN if either is; integers signed.
+    Min,
+    /// Larger; floats: NaN if either is; integers signed.
+    Max,
+    /// Bitwise and (integer, mask).
+    And,
+    /// Bitwise or (integer, mask).
+    Or,
+    /// Bitwise exclusive or (integer, mask).
+    Xor,
+    /// Left shift; the amount is taken modulo the width (integer).
+    Shl,
+    /// Arithmetic right shift (integer).
+    ShrS,
+    /// Logical right shift (integer).
+    ShrU,
+}
+
+/// A sequence of instructions; `yields` are its results (loop-carried values, or an `if`'s values).
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Block {
+    /// Instructions in order.
+    pub insts: Vec<Inst>,
+    /// Results.
+    pub yields: Vec<Reg>,
+}
+
+/// An instruction. `dst` is defined here, exactly once in the kernel.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Inst {
+    /// A float constant in every lane (f32 rounds it to nearest).
+    ConstF {
+        /// Result: f32 or f64.
+        dst: Reg,
+        /// Value.
+        value: f64,
+    },
+    /// An integer constant in every lane; for a mask 0 is false.
+    ConstI {
+        /// Result: i32, i64 or mask.
+        dst: Reg,
+        /// Value.
+        value: i64,
+    },
+    /// One operand; result of the same type.
+    Un {
+        /// Result.
+        dst: Reg,
+        /// Operation.
+        op: Un,
+        /// Operand.
+        a: Reg,
+    },
+    /// Two operands of one type; result of the same type (shifts: the amount has the same type too).
+    Bin {
+        /// Result.
+        dst: Reg,
+        /// Operation.
+        op: Bin,
+        /// Left operand.
+        a: Reg,
+        /// Right operand.
+        b: Reg,
+    },
+    /// a·b + c on floats: fused where the target has the instruction, two roundings where not.
+    Fma {
+        /// Result.
+        dst: Reg,
+        /// Factor.
+        a: Reg,
+        /// Factor.
+        b: Reg,
+        /// Addend.
+        c: Reg,
+    },
+    /// Comparison; the result is a mask with the operands' lanes. NaN compares false, except `ne`. `unsigned` is for
+    /// integers.
+    Cmp {
+        /// Result.
+        dst: Reg,
+        /// Predicate.
+        op: CmpOp,
+        /// Compare integers as unsigned.
+        unsigned: bool,
+        /// Left operand.
+        a: Reg,
+        /// Right operand.
+        b: Reg,
+    },
+    /// `m ? a : b` lane by lane.
+    Select {
+        /// Result.
+        dst: Reg,
+        /// Mask with the operands' lanes.
+        m: Reg,
+        /// Value where true.
+        a: Reg,
+        /// Value where false.
+        b: Reg,
+    },
+    /// Value conversion to the result's element (same lanes): int → float rounds to nearest, float → int truncates,
+    /// saturates and maps NaN to 0, i64 → i32 wraps, mask → number is 0 or 1, number → mask is `!= 0`. With `unsigned`
+    /// the integer side is unsigned (i32 → i64 zero-extends).
+    Convert {
+        /// Result.
+        dst: Reg,
+        /// Operand.
+        a: Reg,
+        /// Treat the integer as unsigned.
+        unsigned: bool,
+    },
+    /// Same bits as another element of the same width (f32 ↔ i32, f64 ↔ i64).
+    Bitcast {
+        /// Result.
+        dst: Reg,
+        /// Operand.
+        a: Reg,
+    },
+    /// A scalar in every lane.
+    Splat {
+        /// Result, a vector.
+        dst: Reg,
+        /// Scalar of the same element.
+        a: Reg,
+    },
+    /// One lane of a vector.
+    Extract {
+        /// Result, a scalar.
+        dst: Reg,
+        /// The vector.
+        a: Reg,
+        /// Which lane.
+        lane: u8,
+    },
+    /// `lanes` consecutive elements from `ptr[index + offset]`, converted as [`Elem::of`] says. No alignment is assumed.
+    Load {
+        /// Result: its element is `Elem::of` the pointer's dtype.
+        dst: Reg,
+        /// Parameter number of a pointer.
+        ptr: usize,
+        /// Element index, an i64.
+        index: Reg,
+        /// Added to the index.
+        offset: i64,
+    },
+    /// Stores `value` to `ptr[index + offset]`: f32 rounds to a half type, wide integers wrap to narrow ones, a mask
+    /// becomes bytes 0 or 1.
+    Store {
+        /// Parameter number of a writable pointer.
+        ptr: usize,
+        /// Element index, an i64.
+        index: Reg,
+        /// Added to the index.
+        offset: i64,
+        /// What to store: its element is `Elem::of` the pointer's dtype.
+        value: Reg,
+    },
+    /// `for var = lo; var < hi; var += step` with loop-carried values: `args` start as `init`, then are the body's
+    /// yields; after the loop `dst` are their last values.
+    For {
+        /// Results, as many as `init`.
+        dst: Vec<Reg>,
+        /// Induction variable, an i64.
+        var: Reg,
+        /// Carried values inside the body.
+        args: Vec<Reg>,
+        /// First value, an i64.
+        lo: Reg,
+        /// Bound, an i64.
+        hi: Reg,
+        /// Positive step.
+        step: i64,
+        /// Values before the first iteration.
+        init: Vec<Reg>,
+        /// The body.
+        body: Block,
+    },
+    /// `cond ? then : otherwise`; `dst` are the taken block's yields.
+    If {
+        /// Results.
+        dst: Vec<Reg>,
+        /// A scalar mask.
+        cond: Reg,
+        /// Taken when true.
+        then: Block,
+        /// Taken when false.
+        otherwise: Block,
+    },
+    /// Sets the call's error flag ("index out of range") and goes on.
+    Fail,
+}
+
+/// One function of the object.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Kernel {
+    /// Name; identifies the kernel in symbols and listings.
+    pub name: String,
+    /// Parameters in the order of the argument array.
+    pub params: Vec<Param>,
+    /// Type of every register.
+    pub regs: Vec<RegType>,
+    /// The i64 register that holds the task's number.
+    pub task: Reg,
+    /// The body; yields nothing.
+    pub body: Block,
+}
+
+impl Kernel {
+    /// Type of a register.
+    pub fn ty(&self, r: Reg) -> RegType {
+        self.regs[r.0 as usize]
+    }
+}
