@@ -3,6 +3,7 @@
 
 pub mod diag;
 pub mod dims;
+pub mod eval;
 pub mod graph;
 pub mod infer;
 pub mod kernel;

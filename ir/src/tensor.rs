@@ -147,6 +147,27 @@ impl Tensor {
     }
 }
 
+/// f64 to f32 rounding to odd: exact values stay, others get an odd last bit. Rounding the result further to at most
+/// 22 bits then rounds the f64 value once (Boldo and Melquiond, "Emulation of FMA and correctly rounded sums").
+fn to_f32_odd(v: f64) -> f32 {
+    let f = v as f32;
+    if v.is_nan() || f64::from(f) == v {
+        return f;
+    }
+    let toward_zero = if f64::from(f).abs() > v.abs() { f.to_bits() - 1 } else { f.to_bits() };
+    f32::from_bits(toward_zero | 1)
+}
+
+/// f64 to f16, rounded once to nearest even (`half` drops low bits before it rounds).
+pub(crate) fn f16_from_f64(v: f64) -> f16 {
+    f16::from_f32(to_f32_odd(v))
+}
+
+/// f64 to bf16, rounded once to nearest even.
+pub(crate) fn bf16_from_f64(v: f64) -> bf16 {
+    bf16::from_f32(to_f32_odd(v))
+}
+
 fn read_scalar(d: DType, b: &[u8]) -> Scalar {
     // The slice always has the element's size, so the conversions can't fail.
     macro_rules! int {
@@ -174,8 +195,8 @@ fn read_scalar(d: DType, b: &[u8]) -> Scalar {
 fn write_scalar(d: DType, v: Scalar, out: &mut Vec<u8>) {
     match d {
         DType::F32 => out.extend((v.to_f64() as f32).to_le_bytes()),
-        DType::F16 => out.extend(f16::from_f64(v.to_f64()).to_le_bytes()),
-        DType::BF16 => out.extend(bf16::from_f64(v.to_f64()).to_le_bytes()),
+        DType::F16 => out.extend(f16_from_f64(v.to_f64()).to_le_bytes()),
+        DType::BF16 => out.extend(bf16_from_f64(v.to_f64()).to_le_bytes()),
         DType::F64 => out.extend(v.to_f64().to_le_bytes()),
         DType::I8 => out.extend((v.to_int() as i8).to_le_bytes()),
         DType::U8 => out.extend((v.to_int() as u8).to_le_bytes()),
