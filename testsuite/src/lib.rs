@@ -1,1 +1,12 @@
-//! Tests and benchmarks of the bertc compiler.
+//! Tests of the bertc compiler: models with golden outputs, compiled, linked with a C driver, and run natively or
+//! under emulation.
+
+pub mod golden;
+pub mod machine;
+
+use std::path::{Path, PathBuf};
+
+/// The folder of the test models.
+pub fn zoo_dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/zoo")
+}

@@ -1,0 +1,127 @@
+//! The machines that compiled code runs on: this one, and AArch64 under qemu. Links a model with the C driver and
+//! runs it.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::golden::Case;
+
+/// A machine that tests run compiled code on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Machine {
+    /// This x86-64 machine.
+    X86_64,
+    /// AArch64 Linux under qemu-user.
+    Aarch64,
+}
+
+fn on_path(program: &str) -> bool {
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&paths).any(|p| p.join(program).is_file())
+}
+
+impl Machine {
+    /// Name in test names, and the compiler's `--target`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Machine::X86_64 => "x86_64",
+            Machine::Aarch64 => "aarch64",
+        }
+    }
+
+    /// What is missing here to link and run code of this machine.
+    pub fn missing(self) -> Option<&'static str> {
+        match self {
+            Machine::X86_64 if !cfg!(target_arch = "x86_64") => Some("an x86-64 host"),
+            Machine::X86_64 => (!on_path("cc")).then_some("cc"),
+            Machine::Aarch64 if !on_path("aarch64-linux-gnu-gcc") => Some("aarch64-linux-gnu-gcc"),
+            Machine::Aarch64 => (!on_path("qemu-aarch64")).then_some("qemu-aarch64"),
+        }
+    }
+
+    fn cc(self) -> &'static str {
+        match self {
+            Machine::X86_64 => "cc",
+            Machine::Aarch64 => "aarch64-linux-gnu-gcc",
+        }
+    }
+
+    /// Links the C driver with a model's object and the runtime stub's sources or archive.
+    ///
+    /// # Errors
+    /// The compiler's messages.
+    pub fn link(self, object: &Path, model: &str, stub: &Path, out: &Path) -> Result<(), String> {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let mut cmd = Command::new(self.cc());
+        cmd.args(["-O1", "-std=gnu99", "-Wall", "-Werror", "-pthread"])
+            .arg(format!("-DMODEL={model}"))
+            .arg(format!("-I{}", root.join("../runtime-stub/include").display()))
+            .arg(root.join("harness/drive.c"))
+            .args([object, stub])
+            .arg("-o")
+            .arg(out);
+        run(&mut cmd).map(|_| ())
+    }
+
+    /// Runs a linked driver.
+    ///
+    /// # Errors
+    /// What it printed, with its exit code.
+    pub fn run(self, program: &Path, args: &[OsString]) -> Result<(), String> {
+        let mut cmd = match self {
+            Machine::X86_64 => Command::new(program),
+            Machine::Aarch64 => {
+                let mut c = Command::new("qemu-aarch64");
+                // One glibc for loader and library, even where arm64 packages are installed too.
+                c.args(["-L", "/usr/aarch64-linux-gnu", "-E", "LD_LIBRARY_PATH=/usr/aarch64-linux-gnu/lib"]);
+                c.arg(program);
+                c
+            }
+        };
+        run(cmd.args(args)).map(|_| ())
+    }
+}
+
+fn run(cmd: &mut Command) -> Result<Vec<u8>, String> {
+    let out = cmd.output().map_err(|e| format!("{cmd:?}: {e}"))?;
+    if out.status.success() {
+        return Ok(out.stdout);
+    }
+    Err(format!("{cmd:?}: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr)))
+}
+
+/// The driver's case file: dims in the order of `symbols`, inputs in the order of `inputs`.
+pub fn case_bytes(case: &Case, dims: &[i64], inputs: &[String]) -> Result<Vec<u8>, String> {
+    let mut bytes: Vec<u8> = dims.iter().flat_map(|d| d.to_le_bytes()).collect();
+    for name in inputs {
+        let a = case.inputs.get(name).ok_or_else(|| format!("the case has no input '{name}'"))?;
+        bytes.extend(a.iter().flat_map(|v| v.to_le_bytes()));
+    }
+    Ok(bytes)
+}
+
+/// The outputs in a driver's result file: shape and bytes of each, for the given element sizes.
+pub fn read_outputs(path: &Path, sizes: &[usize]) -> Result<Vec<(Vec<i64>, Vec<u8>)>, String> {
+    let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
+    let mut rest = bytes.as_slice();
+    let mut take = |n: usize| -> Result<Vec<u8>, String> {
+        let (a, b) = rest.split_at_checked(n).ok_or("the driver's result is too short")?;
+        rest = b;
+        Ok(a.to_vec())
+    };
+    let mut out = Vec::new();
+    for size in sizes {
+        let mut int = || take(8).map(|b| i64::from_le_bytes(b.try_into().unwrap_or([0; 8])));
+        let rank = int()?;
+        let shape = (0..rank).map(|_| int()).collect::<Result<Vec<i64>, _>>()?;
+        let n: i64 = shape.iter().product();
+        out.push((shape, take(n as usize * size)?));
+    }
+    Ok(out)
+}
+
+/// A path for a file in a temporary folder.
+pub fn scratch(dir: &tempfile::TempDir, name: &str) -> PathBuf {
+    dir.path().join(name)
+}
