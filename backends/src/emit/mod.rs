@@ -1,0 +1,3 @@
+//! Emitters: kernel IR to machine code.
+
+pub mod clif;

@@ -1,0 +1,358 @@
+//! Target machines: a triple and a CPU, and what code emission needs to know of them.
+
+use std::str::FromStr;
+
+use bertc_ir::Diag;
+use cranelift_codegen::isa::{self, OwnedTargetIsa};
+use cranelift_codegen::settings::{self, Configurable};
+pub use target_lexicon::BinaryFormat;
+use target_lexicon::{Architecture, OperatingSystem, Triple};
+
+/// A CPU feature of x86-64 and how CPUID reports it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct X86Feature {
+    /// Name, for example `avx2`; Cranelift's setting is `has_` before it.
+    pub name: &'static str,
+    /// CPUID leaf (EAX); its subleaf (ECX) is 0.
+    pub leaf: u32,
+    /// Which of EAX, EBX, ECX, EDX (0 to 3) has the bit.
+    pub register: u8,
+    /// The bit.
+    pub bit: u8,
+    /// Bits of XCR0 that the operating system must have set (0 when XGETBV need not be asked).
+    pub xcr0: u32,
+}
+
+/// XCR0: SSE and AVX state.
+const YMM: u32 = 0b110;
+/// XCR0: SSE, AVX and AVX-512 state.
+const ZMM: u32 = 0b1110_0110;
+
+const fn feature(name: &'static str, leaf: u32, register: u8, bit: u8, xcr0: u32) -> X86Feature {
+    X86Feature { name, leaf, register, bit, xcr0 }
+}
+
+/// Every feature that emitted code may use, from the Intel SDM, volume 2, CPUID. `lzcnt` is from AMD's volume 3.
+pub const X86_FEATURES: &[X86Feature] = &[
+    feature("sse3", 1, 2, 0, 0),
+    feature("ssse3", 1, 2, 9, 0),
+    feature("sse41", 1, 2, 19, 0),
+    feature("sse42", 1, 2, 20, 0),
+    feature("popcnt", 1, 2, 23, 0),
+    feature("avx", 1, 2, 28, YMM),
+    feature("avx2", 7, 1, 5, YMM),
+    feature("fma", 1, 2, 12, YMM),
+    feature("bmi1", 7, 1, 3, 0),
+    feature("bmi2", 7, 1, 8, 0),
+    feature("lzcnt", 0x8000_0001, 2, 5, 0),
+    feature("avx512f", 7, 1, 16, ZMM),
+    feature("avx512dq", 7, 1, 17, ZMM),
+    feature("avx512vl", 7, 1, 31, ZMM),
+    feature("avx512vbmi", 7, 2, 1, ZMM),
+    feature("avx512vnni", 7, 2, 11, ZMM),
+    feature("avx512bitalg", 7, 2, 12, ZMM),
+];
+
+/// How many of [`X86_FEATURES`] the psABI's levels v2, v3 and v4 have, and a CPU with all.
+const V2: usize = 5;
+const V3: usize = 11;
+const V4: usize = 14;
+const ALL: usize = 17;
+
+/// CPUs of x86-64 by the number of features, a prefix of [`X86_FEATURES`].
+const X86_CPUS: &[(&str, usize)] = &[
+    ("generic", 0),
+    ("x86-64", 0),
+    ("x86-64-v2", V2),
+    ("nehalem", V2),
+    ("westmere", V2),
+    ("silvermont", V2),
+    ("goldmont", V2),
+    ("x86-64-v3", V3),
+    ("haswell", V3),
+    ("broadwell", V3),
+    ("skylake", V3),
+    ("alderlake", V3),
+    ("raptorlake", V3),
+    ("znver1", V3),
+    ("znver2", V3),
+    ("znver3", V3),
+    ("x86-64-v4", V4),
+    ("skylake-avx512", V4),
+    ("cascadelake", V4),
+    ("icelake-server", ALL),
+    ("sapphirerapids", ALL),
+    ("graniterapids", ALL),
+    ("znver4", ALL),
+    ("znver5", ALL),
+];
+
+/// CPUs of AArch64 with the optional instructions they have.
+const A64_CPUS: &[(&str, &[&str])] = &[
+    ("generic", &[]),
+    ("cortex-a53", &[]),
+    ("cortex-a72", &[]),
+    ("cortex-a55", &["dotprod"]),
+    ("cortex-a76", &["dotprod"]),
+    ("cortex-a78", &["dotprod"]),
+    ("cortex-x1", &["dotprod"]),
+    ("neoverse-n1", &["dotprod"]),
+    ("neoverse-v1", &["dotprod", "i8mm"]),
+    ("neoverse-n2", &["dotprod", "i8mm"]),
+    ("neoverse-v2", &["dotprod", "i8mm"]),
+    ("apple-m1", &["dotprod"]),
+    ("apple-m2", &["dotprod", "i8mm"]),
+    ("apple-m3", &["dotprod", "i8mm"]),
+    ("apple-m4", &["dotprod", "i8mm"]),
+];
+
+/// A machine to compile for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Target {
+    /// Architecture, operating system, object format.
+    pub triple: Triple,
+    /// Name of the CPU as given, `native` included.
+    pub cpu: String,
+    features: Vec<&'static str>,
+}
+
+impl Target {
+    /// The target named by `target` (`native`, `x86_64`, `aarch64` or a triple) and `cpu` (`generic`, `native` or a name).
+    ///
+    /// # Errors
+    /// An unknown or unsupported triple or CPU; `native` for another architecture than this machine's.
+    pub fn parse(target: &str, cpu: &str) -> Result<Target, Diag> {
+        let triple = parse_triple(target)?;
+        let features = match triple.architecture {
+            Architecture::X86_64 => x86_features(&triple, cpu)?,
+            _ => a64_features(&triple, cpu)?,
+        };
+        Ok(Target { triple, cpu: cpu.to_string(), features })
+    }
+
+    /// Cranelift's code generator for this target.
+    ///
+    /// # Errors
+    /// Cranelift refuses the triple or a setting.
+    pub fn isa(&self) -> Result<OwnedTargetIsa, Diag> {
+        let refuse = |what: &dyn std::fmt::Display| Diag::new(format!("target '{}': {what}", self.triple));
+        let mut shared = settings::builder();
+        // Objects have no undefined symbols, so no stack probes; nothing unwinds through a model's code.
+        for (name, value) in [
+            ("opt_level", "speed"),
+            ("is_pic", "true"),
+            ("enable_verifier", if cfg!(debug_assertions) { "true" } else { "false" }),
+            ("enable_probestack", "false"),
+            ("unwind_info", "false"),
+            ("preserve_frame_pointers", "false"),
+        ] {
+            shared.set(name, value).map_err(|e| refuse(&e))?;
+        }
+        let mut b = isa::lookup(self.triple.clone()).map_err(|e| refuse(&e))?;
+        for f in &self.features {
+            b.enable(&format!("has_{f}")).map_err(|e| refuse(&e))?;
+        }
+        b.finish(settings::Flags::new(shared)).map_err(|e| refuse(&e))
+    }
+
+    /// Whether the architecture is x86-64 (else AArch64).
+    pub fn is_x86_64(&self) -> bool {
+        self.triple.architecture == Architecture::X86_64
+    }
+
+    /// Whether code may use `feature`, by its name in [`X86_FEATURES`] or, for AArch64, `dotprod` and `i8mm`.
+    pub fn has(&self, feature: &str) -> bool {
+        self.features.contains(&feature)
+    }
+
+    /// Whether a fused multiply-add is one instruction.
+    pub fn has_fma(&self) -> bool {
+        !self.is_x86_64() || self.has("fma")
+    }
+
+    /// Number of 128-bit registers that Cranelift allocates.
+    pub fn vector_registers(&self) -> usize {
+        if self.is_x86_64() { 16 } else { 32 }
+    }
+
+    /// Lanes of a vector register in code that Cranelift emits.
+    pub fn lanes(&self) -> u8 {
+        4
+    }
+
+    /// Format of the object file: ELF, Mach-O or COFF.
+    pub fn object_format(&self) -> BinaryFormat {
+        self.triple.binary_format
+    }
+
+    /// Features beyond baseline x86-64 that the code may use, for the entry to check; empty for `generic` and AArch64.
+    pub fn required_x86_features(&self) -> Vec<X86Feature> {
+        if !self.is_x86_64() {
+            return Vec::new();
+        }
+        X86_FEATURES.iter().filter(|f| self.has(f.name)).copied().collect()
+    }
+
+    /// Whether this machine can run the code: same architecture and operating system, and every feature is there.
+    pub fn runs_here(&self) -> bool {
+        let host = Triple::host();
+        self.triple.architecture == host.architecture
+            && self.triple.operating_system == host.operating_system
+            && (!self.is_x86_64() || self.features.iter().all(|f| host_x86_features().contains(f)))
+    }
+}
+
+fn parse_triple(target: &str) -> Result<Triple, Diag> {
+    let name = match target {
+        "x86_64" | "x86-64" | "amd64" => "x86_64-unknown-linux-gnu",
+        "aarch64" | "arm64" => "aarch64-unknown-linux-gnu",
+        t => t,
+    };
+    let triple = match name {
+        "native" => Triple::host(),
+        n => Triple::from_str(n).map_err(|e| {
+            Diag::new(format!("unknown target '{target}': {e}")).note("use x86_64, aarch64, native or a triple")
+        })?,
+    };
+    let known = match triple.architecture {
+        Architecture::X86_64 => true,
+        Architecture::Aarch64(a) => a == target_lexicon::Aarch64Architecture::Aarch64,
+        _ => false,
+    };
+    let format = match triple.binary_format {
+        BinaryFormat::Elf | BinaryFormat::Macho => true,
+        BinaryFormat::Coff => triple.architecture == Architecture::X86_64,
+        _ => false,
+    };
+    if known && format {
+        return Ok(triple);
+    }
+    Err(Diag::new(format!("unsupported target '{target}'"))
+        .note("supported are x86-64 (ELF, Mach-O, COFF) and little-endian AArch64 (ELF, Mach-O)"))
+}
+
+fn x86_features(triple: &Triple, cpu: &str) -> Result<Vec<&'static str>, Diag> {
+    if cpu == "native" {
+        require_host(triple)?;
+        return Ok(host_x86_features());
+    }
+    let count = X86_CPUS.iter().find(|c| c.0 == cpu).map(|c| c.1).ok_or_else(|| {
+        let names: Vec<&str> = X86_CPUS.iter().map(|c| c.0).collect();
+        Diag::new(format!("unknown cpu '{cpu}' for x86-64")).note(format!("known are native, {}", names.join(", ")))
+    })?;
+    Ok(X86_FEATURES[..count].iter().map(|f| f.name).collect())
+}
+
+fn a64_features(triple: &Triple, cpu: &str) -> Result<Vec<&'static str>, Diag> {
+    if cpu == "native" {
+        require_host(triple)?;
+        return Ok(host_a64_features());
+    }
+    // Every Mac has at least the M1's instructions.
+    let mac = matches!(triple.operating_system, OperatingSystem::MacOSX(_) | OperatingSystem::Darwin(_));
+    let cpu = if mac && cpu == "generic" { "apple-m1" } else { cpu };
+    A64_CPUS.iter().find(|c| c.0 == cpu).map(|c| c.1.to_vec()).ok_or_else(|| {
+        let names: Vec<&str> = A64_CPUS.iter().map(|c| c.0).collect();
+        Diag::new(format!("unknown cpu '{cpu}' for aarch64")).note(format!("known are native, {}", names.join(", ")))
+    })
+}
+
+fn require_host(triple: &Triple) -> Result<(), Diag> {
+    let host = Triple::host();
+    if triple.architecture == host.architecture {
+        return Ok(());
+    }
+    Err(Diag::new(format!("cpu 'native' is of {}, but the target is {}", host.architecture, triple.architecture))
+        .note("name the cpu, or use generic"))
+}
+
+#[cfg(target_arch = "x86_64")]
+fn host_x86_features() -> Vec<&'static str> {
+    let has = |name: &str| match name {
+        "sse3" => is_x86_feature_detected!("sse3"),
+        "ssse3" => is_x86_feature_detected!("ssse3"),
+        "sse41" => is_x86_feature_detected!("sse4.1"),
+        "sse42" => is_x86_feature_detected!("sse4.2"),
+        "popcnt" => is_x86_feature_detected!("popcnt"),
+        "avx" => is_x86_feature_detected!("avx"),
+        "avx2" => is_x86_feature_detected!("avx2"),
+        "fma" => is_x86_feature_detected!("fma"),
+        "bmi1" => is_x86_feature_detected!("bmi1"),
+        "bmi2" => is_x86_feature_detected!("bmi2"),
+        "lzcnt" => is_x86_feature_detected!("lzcnt"),
+        "avx512f" => is_x86_feature_detected!("avx512f"),
+        "avx512dq" => is_x86_feature_detected!("avx512dq"),
+        "avx512vl" => is_x86_feature_detected!("avx512vl"),
+        "avx512vbmi" => is_x86_feature_detected!("avx512vbmi"),
+        "avx512vnni" => is_x86_feature_detected!("avx512vnni"),
+        "avx512bitalg" => is_x86_feature_detected!("avx512bitalg"),
+        _ => false,
+    };
+    X86_FEATURES.iter().map(|f| f.name).filter(|n| has(n)).collect()
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn host_x86_features() -> Vec<&'static str> {
+    Vec::new()
+}
+
+#[cfg(target_arch = "aarch64")]
+fn host_a64_features() -> Vec<&'static str> {
+    let mut f = Vec::new();
+    if std::arch::is_aarch64_feature_detected!("dotprod") {
+        f.push("dotprod");
+    }
+    if std::arch::is_aarch64_feature_detected!("i8mm") {
+        f.push("i8mm");
+    }
+    f
+}
+
+#[cfg(not(target_arch = "aarch64"))]
+fn host_a64_features() -> Vec<&'static str> {
+    Vec::new()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_names_are_linux() {
+        let t = Target::parse("aarch64", "generic").unwrap();
+        assert_eq!(t.triple.to_string(), "aarch64-unknown-linux-gnu");
+        assert_eq!((t.has_fma(), t.vector_registers(), t.object_format()), (true, 32, BinaryFormat::Elf));
+        let t = Target::parse("x86_64", "generic").unwrap();
+        assert_eq!((t.has_fma(), t.required_x86_features().len()), (false, 0));
+    }
+
+    #[test]
+    fn formats_follow_the_triple() {
+        let format = |t: &str| Target::parse(t, "generic").unwrap().object_format();
+        assert_eq!(format("x86_64-apple-darwin"), BinaryFormat::Macho);
+        assert_eq!(format("aarch64-apple-darwin"), BinaryFormat::Macho);
+        assert_eq!(format("x86_64-pc-windows-msvc"), BinaryFormat::Coff);
+        for bad in ["riscv64gc-unknown-linux-gnu", "aarch64-pc-windows-msvc", "pdp11", "aarch64_be-unknown-linux-gnu"] {
+            assert!(Target::parse(bad, "generic").is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn every_cpu_has_an_isa() {
+        for (cpu, n) in X86_CPUS {
+            let t = Target::parse("x86_64", cpu).unwrap();
+            t.isa().unwrap();
+            assert_eq!(t.required_x86_features().len(), *n);
+        }
+        for (cpu, _) in A64_CPUS {
+            Target::parse("aarch64", cpu).unwrap().isa().unwrap();
+        }
+        Target::parse("native", "native").unwrap().isa().unwrap();
+    }
+
+    #[test]
+    fn unknown_cpus_are_named() {
+        let e = Target::parse("x86_64", "cortex-a76").unwrap_err();
+        assert!(e.message.contains("unknown cpu 'cortex-a76'"), "{e}");
+    }
+}
