@@ -147,9 +147,12 @@ impl Dim {
         self.add(&o.mul(&Dim::constant(-1))?)
     }
 
-    /// `self * o`, or `None` on overflow.
+    /// `self * o`, or `None` on overflow (a product of more than 2^14 pairs of terms counts as one).
     pub fn mul(&self, o: &Dim) -> Option<Dim> {
-        let mut r = Dim::default();
+        if self.terms().saturating_mul(o.terms()) > 1 << 14 {
+            return None;
+        }
+        let mut r = BTreeMap::new();
         for (ma, &ca) in &self.0 {
             for (mb, &cb) in &o.0 {
                 let mut m: BTreeMap<SymbolId, u32> = ma.iter().copied().collect();
@@ -157,11 +160,12 @@ impl Dim {
                     let e = m.entry(s).or_insert(0);
                     *e = e.checked_add(p).filter(|p| *p <= 64)?;
                 }
-                let term = Dim(BTreeMap::from([(m.into_iter().rev().collect(), ca.checked_mul(cb)?)]));
-                r = r.add(&term)?;
+                let e = r.entry(m.into_iter().rev().collect()).or_insert(0i64);
+                *e = e.checked_add(ca.checked_mul(cb)?)?;
             }
         }
-        Some(r)
+        r.retain(|_, c| *c != 0);
+        Some(Dim(r))
     }
 
     /// Product of many dims, or `None` on overflow.

@@ -137,6 +137,13 @@ impl Graph {
         &self.dag[self.at(v)].1
     }
 
+    /// A node, to break it in the verifier's tests.
+    #[cfg(test)]
+    pub(crate) fn node_mut(&mut self, v: ValueId) -> &mut Node {
+        let at = self.at(v);
+        &mut self.dag[at].1
+    }
+
     /// The op of a live value.
     pub fn op(&self, v: ValueId) -> &Op {
         &self.node(v).op

@@ -51,6 +51,15 @@ pub fn infer(op: &Op, t: &[&TensorType], symbols: &Symbols) -> Result<TensorType
         None => ensure(!t.is_empty(), || format!("'{}' takes at least one operand", op.name()))?,
     }
     let ty = infer_type(op, t, symbols)?;
+    check_type(&ty, symbols)?;
+    Ok(ty)
+}
+
+/// What holds of every type: a small rank, dims that can be non-negative, a size in bytes that fits.
+///
+/// # Errors
+/// What does not hold.
+pub fn check_type(ty: &TensorType, symbols: &Symbols) -> Result<()> {
     ensure(ty.rank() <= MAX_RANK, || format!("rank {} is above the limit of {MAX_RANK}", ty.rank()))?;
     for d in &ty.shape {
         ensure(d.bounds(symbols).1 >= 0, || format!("dim {} is negative", d.display(symbols)))?;
@@ -60,7 +69,7 @@ pub fn infer(op: &Op, t: &[&TensorType], symbols: &Symbols) -> Result<TensorType
     ensure(bytes.bounds(symbols).1 < 1 << 62, || {
         format!("the result can be as large as {} bytes: narrow the dims' ranges", bytes.bounds(symbols).1)
     })?;
-    Ok(ty)
+    Ok(())
 }
 
 fn infer_type(op: &Op, t: &[&TensorType], symbols: &Symbols) -> Result<TensorType> {

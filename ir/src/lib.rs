@@ -9,7 +9,9 @@ pub mod infer;
 pub mod kernel;
 pub mod op;
 pub mod tensor;
+pub mod text;
 pub mod types;
+pub mod verify;
 
 pub use diag::{Diag, Loc};
 pub use dims::{Dim, SymbolId, Symbols};

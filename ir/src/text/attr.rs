@@ -1,0 +1,174 @@
+//! Attributes: between an [`Op`] and its `{name = value, …}` list.
+
+use std::collections::BTreeMap;
+
+use crate::dims::Dim;
+use crate::op::{BinaryOp, CmpOp, Op, ReduceOp, UnaryOp};
+use crate::types::DType;
+
+/// The value of an attribute.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) enum Attr {
+    /// A non-negative integer.
+    Int(usize),
+    /// A list of them.
+    Ints(Vec<usize>),
+    /// A flag; false when left out.
+    Bool(bool),
+    /// A float.
+    Float(f32),
+    /// A size.
+    Dim(Dim),
+    /// A shape.
+    Dims(Vec<Dim>),
+    /// An element type.
+    Type(DType),
+}
+
+/// The form of an attribute's value; an attribute's name has one form in every op.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Kind {
+    Int,
+    Ints,
+    Bool,
+    Float,
+    Dim,
+    Dims,
+    Type,
+}
+
+/// The form of the attribute `name`.
+pub(super) fn kind(name: &str) -> Option<Kind> {
+    Some(match name {
+        "axis" | "batch_dims" => Kind::Int,
+        "axes" | "perm" => Kind::Ints,
+        "keep" | "exclusive" | "reverse" | "trans_b" => Kind::Bool,
+        "eps" => Kind::Float,
+        "value" | "start" | "len" | "step" => Kind::Dim,
+        "shape" => Kind::Dims,
+        "to" => Kind::Type,
+        _ => return None,
+    })
+}
+
+/// The attributes of an op in printing order. A constant's elements are not among them.
+pub(super) fn attrs(op: &Op) -> Vec<(&'static str, Attr)> {
+    let dim = |d: &Dim| Attr::Dim(d.clone());
+    match op {
+        Op::Input { .. } | Op::Constant(_) | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select => Vec::new(),
+        Op::Dim(d) => vec![("value", dim(d))],
+        Op::Iota { len, start, step } => vec![("len", dim(len)), ("start", dim(start)), ("step", dim(step))],
+        Op::Cast(d) => vec![("to", Attr::Type(*d))],
+        Op::Reduce { axes, keep, .. } => vec![("axes", Attr::Ints(axes.clone())), ("keep", Attr::Bool(*keep))],
+        Op::CumSum { axis, exclusive, reverse } => {
+            vec![("axis", Attr::Int(*axis)), ("exclusive", Attr::Bool(*exclusive)), ("reverse", Attr::Bool(*reverse))]
+        }
+        Op::LayerNorm { eps } => vec![("eps", Attr::Float(*eps))],
+        Op::MatMul { trans_b } => vec![("trans_b", Attr::Bool(*trans_b))],
+        Op::Transpose { perm } => vec![("perm", Attr::Ints(perm.clone()))],
+        Op::Reshape { shape } | Op::Broadcast { shape } => vec![("shape", Attr::Dims(shape.clone()))],
+        Op::Slice { axis, start, len, step } => vec![
+            ("axis", Attr::Int(*axis)),
+            ("start", dim(start)),
+            ("len", dim(len)),
+            ("step", Attr::Dim(Dim::constant(*step))),
+        ],
+        Op::ArgMax { axis, .. }
+        | Op::Softmax { axis }
+        | Op::Concat { axis }
+        | Op::Gather { axis }
+        | Op::GatherElements { axis } => vec![("axis", Attr::Int(*axis))],
+        Op::GatherNd { batch_dims } => vec![("batch_dims", Attr::Int(*batch_dims))],
+    }
+}
+
+/// Attributes as parsed; each is taken once.
+pub(super) struct Attrs(pub BTreeMap<String, Attr>);
+
+impl Attrs {
+    fn take(&mut self, name: &'static str) -> Result<Attr, String> {
+        self.0.remove(name).ok_or_else(|| format!("attribute '{name}' is missing"))
+    }
+
+    fn int(&mut self, name: &'static str) -> Result<usize, String> {
+        match self.take(name)? {
+            Attr::Int(v) => Ok(v),
+            _ => Err(format!("attribute '{name}' must be an integer")),
+        }
+    }
+
+    fn ints(&mut self, name: &'static str) -> Result<Vec<usize>, String> {
+        match self.take(name)? {
+            Attr::Ints(v) => Ok(v),
+            _ => Err(format!("attribute '{name}' must be a list of integers")),
+        }
+    }
+
+    fn flag(&mut self, name: &str) -> bool {
+        matches!(self.0.remove(name), Some(Attr::Bool(true)))
+    }
+
+    fn dim(&mut self, name: &'static str) -> Result<Dim, String> {
+        match self.take(name)? {
+            Attr::Dim(v) => Ok(v),
+            _ => Err(format!("attribute '{name}' must be a size")),
+        }
+    }
+
+    fn dims(&mut self, name: &'static str) -> Result<Vec<Dim>, String> {
+        match self.take(name)? {
+            Attr::Dims(v) => Ok(v),
+            _ => Err(format!("attribute '{name}' must be a shape")),
+        }
+    }
+}
+
+/// The op called `name` with the attributes `a`. `constant` and `input` are not made here.
+pub(super) fn build(name: &str, a: &mut Attrs) -> Result<Op, String> {
+    let op = match name {
+        "dim" => Op::Dim(a.dim("value")?),
+        "iota" => Op::Iota { len: a.dim("len")?, start: a.dim("start")?, step: a.dim("step")? },
+        "select" => Op::Select,
+        "cast" => match a.take("to")? {
+            Attr::Type(d) => Op::Cast(d),
+            _ => return Err("attribute 'to' must be an element type".to_string()),
+        },
+        "arg_max" => Op::ArgMax { axis: a.int("axis")?, min: false },
+        "arg_min" => Op::ArgMax { axis: a.int("axis")?, min: true },
+        "cum_sum" => Op::CumSum { axis: a.int("axis")?, exclusive: a.flag("exclusive"), reverse: a.flag("reverse") },
+        "softmax" => Op::Softmax { axis: a.int("axis")? },
+        "layer_norm" => match a.take("eps")? {
+            Attr::Float(eps) => Op::LayerNorm { eps },
+            _ => return Err("attribute 'eps' must be a float".to_string()),
+        },
+        "matmul" => Op::MatMul { trans_b: a.flag("trans_b") },
+        "transpose" => Op::Transpose { perm: a.ints("perm")? },
+        "reshape" => Op::Reshape { shape: a.dims("shape")? },
+        "broadcast" => Op::Broadcast { shape: a.dims("shape")? },
+        "slice" => {
+            let step = a.dim("step")?.as_const().ok_or("the step of a slice must be a constant")?;
+            Op::Slice { axis: a.int("axis")?, start: a.dim("start")?, len: a.dim("len")?, step }
+        }
+        "concat" => Op::Concat { axis: a.int("axis")? },
+        "gather" => Op::Gather { axis: a.int("axis")? },
+        "gather_elements" => Op::GatherElements { axis: a.int("axis")? },
+        "gather_nd" => Op::GatherNd { batch_dims: a.int("batch_dims")? },
+        _ => {
+            if let Some(op) = name.strip_prefix("reduce_").and_then(ReduceOp::from_name) {
+                Op::Reduce { op, axes: a.ints("axes")?, keep: a.flag("keep") }
+            } else if let Some(u) = UnaryOp::from_name(name) {
+                Op::Unary(u)
+            } else if let Some(b) = BinaryOp::from_name(name) {
+                Op::Binary(b)
+            } else if let Some(c) = CmpOp::from_name(name) {
+                Op::Compare(c)
+            } else {
+                return Err(format!("unknown op '{name}'"));
+            }
+        }
+    };
+    match a.0.keys().next() {
+        Some(k) => Err(format!("'{name}' has no attribute '{k}'")),
+        None => Ok(op),
+    }
+}
