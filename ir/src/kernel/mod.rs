@@ -7,6 +7,10 @@
 //! `args[1 + i]` is parameter `i` (a pointer or an i64).
 
 mod builder;
+pub mod interp;
+mod lane;
+mod names;
+pub mod verify;
 
 pub use builder::KernelBuilder;
 
