@@ -88,8 +88,7 @@ fn check(machine: Machine, level: u8, model: &str) -> Result<(), String> {
             if *shape != want_shape {
                 return Err(format!("{}: {} has shape {shape:?}, expected {want_shape:?}", case.name, port.name));
             }
-            let got: Vec<f32> =
-                bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let got: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
             let want: Vec<f32> = want.iter().copied().collect();
             let error = relative_error(&got, &want);
             if error > tolerance(model) {

@@ -44,4 +44,3 @@ fn polynomial(b: &mut KernelBuilder, x: Reg, coefficients: &[f64]) -> Reg {
     }
     y
 }
-
