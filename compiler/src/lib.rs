@@ -1,1 +1,3 @@
 //! An ahead-of-time compiler for BERT-class ONNX models.
+
+pub mod stub;
