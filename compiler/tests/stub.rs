@@ -50,12 +50,7 @@ fn an_app_links_the_model_and_the_stub_from_one_file() {
         assert!(Command::new(folder.join("app")).status().is_ok_and(|status| status.success()));
 
         let mut alone = Vec::new();
-        let members = [bertc_rt::archive::Member {
-            name: "bertc_rt.o",
-            data: bertc_rt::STUB_OBJECT,
-            symbols: bertc_rt::STUB_SYMBOLS.map(str::to_owned).to_vec(),
-        }];
-        bertc_rt::archive::write(&mut alone, bertc_rt::archive::Format::Gnu, &members).expect("memory");
+        bertc_rt::archive::write_stub(&mut alone, bertc_rt::STUB_TARGET, bertc_rt::STUB_OBJECT).expect("memory");
         stub.bytes = Cow::Owned(alone);
     }
 }

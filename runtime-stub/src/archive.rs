@@ -26,6 +26,22 @@ pub struct Member<'a> {
     pub symbols: Vec<String>,
 }
 
+/// The symbols that the stub defines, without the leading underscore that Mach-O adds.
+pub const STUB_SYMBOLS: [&str; 5] =
+    ["bertc_cpu_features", "bertc_default_options", "bertc_pool_create", "bertc_pool_destroy", "bertc_pool_parallel"];
+
+/// Writes `libbertc_rt.a`: the stub's object for the triple `target` as the only member.
+///
+/// # Errors
+///
+/// Those of [`write`].
+pub fn write_stub(out: &mut impl Write, target: &str, object: &[u8]) -> io::Result<()> {
+    let apple = target.contains("-apple-");
+    let format = if apple { Format::Darwin } else { Format::Gnu };
+    let symbols = STUB_SYMBOLS.iter().map(|name| if apple { std::format!("_{name}") } else { String::from(*name) });
+    write(out, format, &[Member { name: "bertc_rt.o", data: object, symbols: symbols.collect() }])
+}
+
 const MAGIC: &[u8] = b"!<arch>\n";
 const HEADER: u64 = 60;
 

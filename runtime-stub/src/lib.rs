@@ -33,10 +33,6 @@ pub const ABI_HEADER: &str = include_str!("../include/bertc.h");
 /// The text of `bertc_rt.h`: the C declarations of this crate.
 pub const RT_HEADER: &str = include_str!("../include/bertc_rt.h");
 
-/// The symbols that the stub defines, without the leading underscore that Mach-O adds.
-pub const STUB_SYMBOLS: [&str; 5] =
-    ["bertc_cpu_features", "bertc_default_options", "bertc_pool_create", "bertc_pool_destroy", "bertc_pool_parallel"];
-
 /// The stub as one relocatable object for [`STUB_TARGET`]; empty if the build could not make it.
 #[cfg(feature = "embed")]
 pub const STUB_OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/bertc_rt.o"));

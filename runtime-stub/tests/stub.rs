@@ -1,7 +1,7 @@
 //! The stub's object as a C app gets it: what it needs, how small it is, and whether it runs, natively and on AArch64.
 
-use bertc_rt::archive::{Format, Member, write};
-use bertc_rt::{STUB_OBJECT, STUB_SYMBOLS, STUB_TARGET};
+use bertc_rt::archive::write_stub;
+use bertc_rt::{STUB_OBJECT, STUB_TARGET};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -32,12 +32,10 @@ fn skip(test: &str, why: &str) {
     eprintln!("skipped {test}: {why}");
 }
 
-/// Writes `libbertc_rt.a` with the object as its only member.
-fn library(folder: &Path, object: &[u8]) {
-    let symbols = STUB_SYMBOLS.map(str::to_owned).to_vec();
+/// Writes `libbertc_rt.a`.
+fn library(folder: &Path, target: &str, object: &[u8]) {
     let mut bytes = Vec::new();
-    let members = [Member { name: "bertc_rt.o", data: object, symbols }];
-    write(&mut bytes, Format::Gnu, &members).expect("writing to memory");
+    write_stub(&mut bytes, target, object).expect("writing to memory");
     std::fs::write(folder.join("libbertc_rt.a"), bytes).expect("a file in the target directory");
 }
 
@@ -65,7 +63,7 @@ fn a_c_app_links_and_runs() {
         return skip("a_c_app_links_and_runs", "no cc");
     }
     let folder = folder("c-app");
-    library(&folder, STUB_OBJECT);
+    library(&folder, STUB_TARGET, STUB_OBJECT);
     let app = build_app("cc", &["-std=c11"], &folder);
     let (success, text) = run(&mut Command::new(app)).expect("the app runs");
     assert!(success && text.starts_with("ok"), "{text}");
@@ -77,7 +75,7 @@ fn the_headers_are_cpp_too() {
         return skip("the_headers_are_cpp_too", "no c++");
     }
     let folder = folder("cpp-app");
-    library(&folder, STUB_OBJECT);
+    library(&folder, STUB_TARGET, STUB_OBJECT);
     let app = build_app("c++", &["-x", "c++", "-std=c++11"], &folder);
     let (success, text) = run(&mut Command::new(app)).expect("the app runs");
     assert!(success && text.starts_with("ok"), "{text}");
@@ -117,7 +115,7 @@ fn an_aarch64_app_runs_under_qemu() {
         assert!(why.contains("can't find crate"), "{why}");
         return skip(test, &format!("{rustc} has no `core` for {TARGET}"));
     }
-    library(&folder, &std::fs::read(object).expect("the compiler wrote it"));
+    library(&folder, TARGET, &std::fs::read(object).expect("the compiler wrote it"));
     let app = build_app("aarch64-linux-gnu-gcc", &["-std=c11"], &folder);
     // qemu's HWCAP agrees with the instructions that each of its CPUs has.
     for (cpu, features) in [("cortex-a72", "ok 0"), ("cortex-a76", "ok 1"), ("max", "ok 7")] {
