@@ -1,6 +1,9 @@
 //! Lowering, planning, code emission and object writing of the bertc compiler.
 
+pub mod arena;
 pub mod emit;
+pub mod lower;
 pub mod plan;
+mod schedule;
 pub mod target;
 pub mod vecmath;

@@ -68,7 +68,7 @@ pub fn gather(c: &mut Ctx, axis: usize, data: &Operand, indices: &Operand, y: Ar
 fn copy_run(c: &mut Ctx, (x, from): (usize, Reg), (y, to): (usize, Reg), len: &Dim, dtype: DType) {
     let (lo, hi) = (c.b.int(0), c.dim(len));
     let mut tail = lo;
-    let mut copy = |c: &mut Ctx, i: Reg, lanes: u8| {
+    let copy = |c: &mut Ctx, i: Reg, lanes: u8| {
         let (a, b) = (c.b.add(from, i), c.b.add(to, i));
         let v = c.b.load(x, a, 0, lanes);
         c.b.store(y, b, 0, v);

@@ -32,7 +32,7 @@ pub const LANES: u8 = 4;
 /// All ops that compiled code doesn't support, and sizes that don't fit 64 bits.
 pub fn lower(graph: &Graph, target: &Target) -> Result<Program, Vec<Diag>> {
     let tile = Tile::for_registers(target.vector_registers(), target.has_fma());
-    let mut l = Lowering {
+    let l = Lowering {
         g: graph,
         tile,
         roots: BTreeMap::new(),
@@ -486,6 +486,3 @@ impl Lowering<'_> {
         self.step(v, c, tasks)
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -44,3 +44,6 @@ fn polynomial(b: &mut KernelBuilder, x: Reg, coefficients: &[f64]) -> Reg {
     }
     y
 }
+
+#[cfg(test)]
+mod tests;
