@@ -32,7 +32,8 @@ impl Program {
             let _ = writeln!(s, "  slot {i}: max({}) bytes", sizes.join(", "));
         }
         for (i, b) in self.buffers.iter().enumerate().filter(|(_, b)| b.first != usize::MAX) {
-            let _ = writeln!(s, "  buffer {i}: {} bytes in slot {}, steps {}..={}", dim(&b.bytes), b.slot, b.first, b.last);
+            let _ =
+                writeln!(s, "  buffer {i}: {} bytes in slot {}, steps {}..={}", dim(&b.bytes), b.slot, b.first, b.last);
         }
         for (i, c) in self.consts.iter().enumerate() {
             let layout = match c.layout {

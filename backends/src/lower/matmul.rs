@@ -140,8 +140,15 @@ fn panel_count(c: &mut Ctx, n: Reg) -> Reg {
 }
 
 /// The product of row-major left operands with packed right ones. `shared`: all batches use one right operand.
-pub fn matmul(c: &mut Ctx, s: &Shape, shared: bool, dtype: DType, tile: Tile, a: Arg, b: Arg, y: Arg) -> Tasks {
-    let g = Gemm { a: c.input(a, dtype), b: c.input(b, packed_dtype(dtype)), y: c.output(y, dtype), tile, shape: s, elem: Elem::of(packed_dtype(dtype)) };
+pub fn matmul(c: &mut Ctx, s: &Shape, shared: bool, dtype: DType, tile: Tile, [a, b, y]: [Arg; 3]) -> Tasks {
+    let g = Gemm {
+        a: c.input(a, dtype),
+        b: c.input(b, packed_dtype(dtype)),
+        y: c.output(y, dtype),
+        tile,
+        shape: s,
+        elem: Elem::of(packed_dtype(dtype)),
+    };
     let t = c.b.task();
     let (m, n, k) = (c.dim(&s.m), c.dim(&s.n), c.dim(&s.k));
     // Task number → batch, row block, panel block, as the driver multiplies the factors below.
@@ -224,8 +231,7 @@ impl Gemm<'_> {
             let at: Vec<Reg> = a_rows.iter().map(|&r| c.b.add(r, k)).collect();
             let mut acc = acc.to_vec();
             for u in 0..unroll {
-                let b: Vec<Reg> =
-                    (0..vectors).map(|v| c.b.load(self.b, bk, u * PANEL + v * lanes, LANES)).collect();
+                let b: Vec<Reg> = (0..vectors).map(|v| c.b.load(self.b, bk, u * PANEL + v * lanes, LANES)).collect();
                 for (r, &at) in at.iter().enumerate() {
                     let x = c.b.load(self.a, at, u, 1);
                     let x = c.b.splat(x, LANES);
@@ -286,7 +292,7 @@ impl Gemm<'_> {
 }
 
 /// f64 products, which no vector register holds: one dot product per result.
-pub fn matmul_f64(c: &mut Ctx, s: &Shape, trans: bool, shared: bool, a: Arg, b: Arg, y: Arg) -> Tasks {
+pub fn matmul_f64(c: &mut Ctx, s: &Shape, trans: bool, shared: bool, [a, b, y]: [Arg; 3]) -> Tasks {
     let (a, b, y) = (c.input(a, DType::F64), c.input(b, DType::F64), c.output(y, DType::F64));
     let out = [s.batch.clone(), s.m.clone(), s.n.clone()];
     let sa = strides(&[s.batch.clone(), s.m.clone(), s.k.clone()])?;

@@ -294,16 +294,10 @@ impl Lowering<'_> {
                 Err(Diag::new("'pow' is not supported on f64 in compiled code").at(node.loc))
             }
             Op::Binary(b) if elementwise::scalar_only(b, t[0]) => self.scalar_binary(v, b),
-            Op::Binary(b) => {
-                self.elementwise(v, b.name(), move |c, x| elementwise::binary(c, b, t[0], x[0], x[1]))
-            }
-            Op::Compare(p) => {
-                self.elementwise(v, p.name(), move |c, x| elementwise::compare(c, p, t[0], x[0], x[1]))
-            }
+            Op::Binary(b) => self.elementwise(v, b.name(), move |c, x| elementwise::binary(c, b, t[0], x[0], x[1])),
+            Op::Compare(p) => self.elementwise(v, p.name(), move |c, x| elementwise::compare(c, p, t[0], x[0], x[1])),
             Op::Select => self.elementwise(v, "select", |c, x| c.b.select(x[0], x[1], x[2])),
-            Op::Cast(to) => {
-                self.elementwise(v, "cast", move |c, x| elementwise::cast(c, t[0], to, x[0]))
-            }
+            Op::Cast(to) => self.elementwise(v, "cast", move |c, x| elementwise::cast(c, t[0], to, x[0])),
             Op::Broadcast { .. } => self.elementwise(v, "broadcast", |_, x| x[0]),
             Op::Transpose { .. } | Op::Slice { .. } | Op::Concat { .. } => self.movement(v),
             Op::Dim(d) => {
@@ -464,7 +458,7 @@ impl Lowering<'_> {
         if dtype == DType::F64 {
             let (right, y) = (self.arg(b), self.define(v)?);
             let mut c = Ctx::new("matmul_f64");
-            let tasks = matmul::matmul_f64(&mut c, &s, trans, shared, left, right, y);
+            let tasks = matmul::matmul_f64(&mut c, &s, trans, shared, [left, right, y]);
             return self.step(v, c, tasks);
         }
         let root = self.roots[&b];
@@ -482,7 +476,7 @@ impl Lowering<'_> {
         };
         let y = self.define(v)?;
         let mut c = Ctx::new("matmul");
-        let tasks = matmul::matmul(&mut c, &s, shared, dtype, self.tile, left, right, y);
+        let tasks = matmul::matmul(&mut c, &s, shared, dtype, self.tile, [left, right, y]);
         self.step(v, c, tasks)
     }
 }

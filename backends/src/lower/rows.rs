@@ -36,13 +36,7 @@ impl Run {
 
     /// Folds the run into one scalar: whole vectors first, then lanes pairwise, then the tail. The order depends on
     /// the length only.
-    fn fold(
-        &self,
-        c: &mut Ctx,
-        op: ReduceOp,
-        dtype: DType,
-        map: &mut dyn FnMut(&mut Ctx, Reg, Reg, u8) -> Reg,
-    ) -> Reg {
+    fn fold(&self, c: &mut Ctx, op: ReduceOp, dtype: DType, map: &mut dyn FnMut(&mut Ctx, Reg, Reg, u8) -> Reg) -> Reg {
         let (lo, hi) = (c.b.int(0), c.dim(&self.len));
         let mut from = lo;
         let mut acc = reduce_init(c, op, dtype, 1);

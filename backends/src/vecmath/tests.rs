@@ -64,9 +64,8 @@ fn bounds_hold() {
     assert!(worst(super::cos, f64::cos, &samples(-8192.0, 8192.0), |_, _| 1.0) <= 2e-7);
     let gelu = |x: f64| x / 2.0 * (1.0 + libm::erf(x / 2f64.sqrt()));
     assert!(worst(super::gelu, gelu, &samples(-9.0, 9.0), |x, _| x.abs().max(1.0)) <= 4e-7);
-    let gelu_tanh = |x: f64| {
-        x / 2.0 * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh())
-    };
+    let gelu_tanh =
+        |x: f64| x / 2.0 * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh());
     assert!(worst(super::gelu_tanh, gelu_tanh, &samples(-9.0, 9.0), |x, _| x.abs().max(1.0)) <= 4e-7);
 }
 
