@@ -16,7 +16,7 @@ pub fn compile(rustc: &str, source: &Path, target: &str, object: &Path) -> Resul
     let mut command = Command::new(rustc);
     command.arg("--crate-type=staticlib").arg("--crate-name=bertc_rt").arg("--edition=2024");
     command.args(["--target", target]).arg(source);
-    command.args(codegen_options()).arg(emit(object));
+    command.args(codegen_options(target)).arg(emit(object));
     // Flags for the app's crates must not reach the stub, and a path must not reach the object.
     command.env_remove("RUSTFLAGS").env_remove("CARGO_ENCODED_RUSTFLAGS");
     let output = command.output().map_err(|why| format!("running {rustc}: {why}"))?;
@@ -29,8 +29,8 @@ pub fn compile(rustc: &str, source: &Path, target: &str, object: &Path) -> Resul
 }
 
 /// What makes the object small and free of undefined Rust symbols.
-pub fn codegen_options() -> [&'static str; 10] {
-    [
+pub fn codegen_options(target: &str) -> Vec<&'static str> {
+    let mut options = vec![
         "--cfg=bertc_stub",
         "-Cpanic=abort",
         "-Clto=fat",
@@ -38,10 +38,14 @@ pub fn codegen_options() -> [&'static str; 10] {
         "-Ccodegen-units=1",
         "-Copt-level=2",
         "-Cdebuginfo=0",
-        "-Cforce-unwind-tables=no",
         "-Crelocation-model=pic",
         "--cap-lints=allow",
-    ]
+    ];
+    // Windows walks stacks by them, and rustc insists.
+    if !target.contains("windows") {
+        options.push("-Cforce-unwind-tables=no");
+    }
+    options
 }
 
 /// Writes the object after link-time optimisation; no linker or archiver runs.

@@ -87,7 +87,7 @@ fn build_with_core(rustc: &str, target: &str, object: &Path, folder: &Path) -> R
         .args(["-Zbuild-std=core", "--target", target, "--target-dir"])
         .arg(folder.join("target"))
         .arg("--")
-        .args(stub::codegen_options())
+        .args(stub::codegen_options(target))
         .arg(stub::emit(object))
         .env("RUSTC_BOOTSTRAP", "1")
         .env("CARGO_PROFILE_RELEASE_PANIC", "abort")
