@@ -1,0 +1,36 @@
+//! Which passes run at which optimisation level.
+
+/// One round of simplification. The manager skips a pass that has nothing new to look at, so a round that finds
+/// nothing costs nothing.
+const ROUND: [&str; 4] = ["fold-constants", "canonicalise", "cse", "dce"];
+
+/// A bound on the rounds: each pass iterates to its own fixpoint, so few rounds reach the common one.
+const ROUNDS: usize = 4;
+
+/// The passes of `-O<opt_level>`, in order. Levels above 1 are equal to 1 until fusion exists.
+pub fn pipeline(opt_level: u8) -> Vec<&'static str> {
+    let mut names = Vec::new();
+    if opt_level > 0 {
+        for _ in 0..ROUNDS {
+            names.extend(ROUND);
+        }
+    }
+    // The backend relies on it at every level.
+    names.push("legalise");
+    names
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_level_names_known_passes_and_ends_legal() {
+        for level in 0..=3 {
+            let names = pipeline(level);
+            assert!(names.iter().all(|n| crate::registry::find(n).is_some()));
+            assert_eq!(names.last(), Some(&"legalise"));
+        }
+        assert_eq!(pipeline(0), ["legalise"]);
+    }
+}
