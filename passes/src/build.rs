@@ -30,15 +30,7 @@ pub fn transpose(g: &mut Graph, x: ValueId, perm: Vec<usize>, loc: &Loc) -> Opti
 }
 
 /// `len` elements of `x` along an axis.
-pub fn slice(
-    g: &mut Graph,
-    x: ValueId,
-    axis: usize,
-    start: Dim,
-    len: Dim,
-    step: i64,
-    loc: &Loc,
-) -> Option<ValueId> {
+pub fn slice(g: &mut Graph, x: ValueId, axis: usize, start: Dim, len: Dim, step: i64, loc: &Loc) -> Option<ValueId> {
     if start.as_const() == Some(0) && step == 1 && g.ty(x).shape[axis] == len {
         return Some(x);
     }

@@ -47,10 +47,7 @@ impl Pass for Cse {
 fn operands(g: &Graph, v: ValueId) -> Vec<ValueId> {
     use BinaryOp::{Add, And, Max, Min, Mul, Or, Xor};
     let mut o = g.operands(v).to_vec();
-    if matches!(
-        g.op(v),
-        Op::Binary(Add | Mul | Min | Max | And | Or | Xor) | Op::Compare(CmpOp::Eq | CmpOp::Ne)
-    ) {
+    if matches!(g.op(v), Op::Binary(Add | Mul | Min | Max | And | Or | Xor) | Op::Compare(CmpOp::Eq | CmpOp::Ne)) {
         o.sort_unstable();
     }
     o

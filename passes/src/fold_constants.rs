@@ -3,7 +3,7 @@
 //! Weights are not copied: a result is stored only if it is at most 4 MiB and not larger than its operands (or
 //! 64 KiB, where they are smaller). A broadcast stays an operation, whatever its size; a reshape shares its bytes.
 
-use bertc_ir::eval::eval;
+use bertc_ir::eval::eval_op;
 use bertc_ir::{Diag, Graph, Op, Tensor, ValueId};
 
 use crate::pass::{Pass, PassContext};
@@ -54,22 +54,11 @@ fn fold(g: &Graph, v: ValueId) -> Option<Tensor> {
     }
     let bytes = shape.iter().try_fold(node.ty.dtype.size(), |a, &d| a.checked_mul(d))?;
     let from: usize = operands.iter().map(|t| t.bytes().len()).sum();
-    if bytes > from.max(SMALL).min(LARGE) {
+    if bytes > from.clamp(SMALL, LARGE) {
         return None;
     }
     // An operation that fails is left to fail at run time.
-    evaluate(&node.op, &operands).ok().filter(|t| t.dtype() == node.ty.dtype && t.shape() == shape)
-}
-
-fn evaluate(op: &Op, operands: &[&Tensor]) -> Result<Tensor, Diag> {
-    let mut g = Graph::new("fold");
-    let mut values = Vec::new();
-    for t in operands {
-        values.push(g.add_const((*t).clone(), &Default::default())?);
-    }
-    let v = g.add(op.clone(), &values, &Default::default())?;
-    g.add_output("result", v);
-    eval(&g, &[], &[])?.pop().ok_or_else(|| Diag::new("the evaluator gave no result"))
+    eval_op(&node.op, &node.ty, &[], &operands).ok().filter(|t| t.dtype() == node.ty.dtype && t.shape() == shape)
 }
 
 #[cfg(test)]

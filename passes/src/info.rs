@@ -105,8 +105,7 @@ fn affine(g: &Graph, v: ValueId, o: &[&Info]) -> Option<Affine> {
             // Composition: the index must be proven in range.
             let (data, index, n) = (of(0)?, of(1)?, &operand_shape(0)[*axis]);
             let (lo, hi) = o[1].range.as_ref()?;
-            let inside =
-                lo.proven_ge(&0.into(), &g.symbols) && n.sub(&1.into())?.proven_ge(hi, &g.symbols);
+            let inside = lo.proven_ge(&0.into(), &g.symbols) && n.sub(&1.into())?.proven_ge(hi, &g.symbols);
             let at = index.scale(&data.coef[*axis])?;
             let mut coef = data.coef[..*axis].to_vec();
             coef.extend(at.coef);
@@ -118,19 +117,11 @@ fn affine(g: &Graph, v: ValueId, o: &[&Info]) -> Option<Affine> {
 }
 
 fn smaller(a: &Dim, b: &Dim, s: &Symbols) -> Option<Dim> {
-    if b.proven_ge(a, s) {
-        Some(a.clone())
-    } else {
-        a.proven_ge(b, s).then(|| b.clone())
-    }
+    if b.proven_ge(a, s) { Some(a.clone()) } else { a.proven_ge(b, s).then(|| b.clone()) }
 }
 
 fn larger(a: &Dim, b: &Dim, s: &Symbols) -> Option<Dim> {
-    if a.proven_ge(b, s) {
-        Some(a.clone())
-    } else {
-        b.proven_ge(a, s).then(|| b.clone())
-    }
+    if a.proven_ge(b, s) { Some(a.clone()) } else { b.proven_ge(a, s).then(|| b.clone()) }
 }
 
 /// Bounds from the operands' bounds. The caller drops them if the type could have wrapped.

@@ -65,8 +65,7 @@ pub fn run(
         }
         let before = g.len();
         let start = Instant::now();
-        let changed =
-            entry.pass.run(g, &mut ctx).map_err(|d| d.note(format!("while running the pass '{name}'")))?;
+        let changed = entry.pass.run(g, &mut ctx).map_err(|d| d.note(format!("while running the pass '{name}'")))?;
         let time = start.elapsed();
         if changed {
             version += 1;
@@ -89,12 +88,17 @@ fn find(name: &str) -> Result<&'static registry::Entry, Diag> {
 }
 
 fn verify(g: &Graph, when: &str) -> Result<(), Diag> {
-    let _ = (g, when);
-    Ok(())
+    let Err(problems) = bertc_ir::verify::verify(g) else { return Ok(()) };
+    let mut all = problems.into_iter();
+    let first = all.next().unwrap_or_else(|| Diag::new("the graph doesn't verify"));
+    // One diagnostic leaves the pass manager; the other findings follow as its notes.
+    Err(all.fold(first.note(format!("found {when}")), |d, other| d.note(other.to_string())))
 }
 
 #[cfg(test)]
 mod tests {
+    use bertc_ir::{BinaryOp, DType, Op, UnaryOp};
+
     use super::*;
 
     #[test]
@@ -106,11 +110,24 @@ mod tests {
 
     #[test]
     fn a_pass_is_skipped_until_something_changes() {
+        let mut t = crate::testing::T::new();
+        let x = t.input(DType::F32, &["seq"]);
+        let (a, b) = (t.add(Op::Unary(UnaryOp::Exp), &[x]), t.add(Op::Unary(UnaryOp::Exp), &[x]));
+        let y = t.bin(BinaryOp::Mul, a, b);
+        t.g.add_output("y", y);
         let mut ran = Vec::new();
-        run(&mut Graph::new("f"), &["dce", "cse", "dce", "cse"], &Options { verify_each: true }, &mut |r| {
-            ran.push(r.name);
+        let options = Options { verify_each: true };
+        run(&mut t.g, &["dce", "dce", "cse", "dce", "cse", "cse"], &options, &mut |r| {
+            ran.push((r.name, r.changed, r.after));
         })
         .unwrap();
-        assert_eq!(ran, ["dce", "cse"]);
+        assert_eq!(ran, [("dce", false, 4), ("cse", true, 3), ("dce", false, 3), ("cse", false, 3)]);
+    }
+
+    #[test]
+    fn a_graph_that_does_not_verify_is_an_error() {
+        let options = Options { verify_each: true };
+        let e = run(&mut Graph::new("f"), &["dce"], &options, &mut |_| {}).unwrap_err();
+        assert!(e.notes.iter().any(|n| n == "found before the first pass"), "{e}");
     }
 }

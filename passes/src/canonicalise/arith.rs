@@ -24,9 +24,7 @@ pub fn rewrite(g: &mut Graph, infos: &mut Infos, v: ValueId) -> Option<ValueId> 
 fn unary(g: &mut Graph, v: ValueId, u: UnaryOp) -> Option<ValueId> {
     let (x, loc) = (g.operands(v)[0], g.node(v).loc.clone());
     match (u, g.op(x).clone()) {
-        (UnaryOp::Not, Op::Unary(UnaryOp::Not)) | (UnaryOp::Neg, Op::Unary(UnaryOp::Neg)) => {
-            Some(g.operands(x)[0])
-        }
+        (UnaryOp::Not, Op::Unary(UnaryOp::Not)) | (UnaryOp::Neg, Op::Unary(UnaryOp::Neg)) => Some(g.operands(x)[0]),
         (UnaryOp::Abs | UnaryOp::Relu, Op::Unary(inner)) if inner == u => Some(x),
         (UnaryOp::Not, Op::Compare(c)) => {
             let operands = g.operands(x).to_vec();

@@ -84,9 +84,7 @@ fn transpose_of(g: &mut Graph, node: &Node, x: ValueId, perm: &[usize]) -> Optio
     }
     let inner = *g.operands(x).first()?;
     match g.op(x).clone() {
-        Op::Transpose { perm: first } => {
-            transpose(g, inner, perm.iter().map(|&p| first[p]).collect(), &node.loc)
-        }
+        Op::Transpose { perm: first } => transpose(g, inner, perm.iter().map(|&p| first[p]).collect(), &node.loc),
         Op::Broadcast { shape } => {
             let small = padded(&g.ty(inner).shape, shape.len());
             let y = reshape(g, inner, small, &node.loc)?;
@@ -111,9 +109,7 @@ fn slice_of(g: &mut Graph, node: &Node, x: ValueId) -> Option<ValueId> {
         Op::Broadcast { shape } => {
             let small = &g.ty(inner).shape;
             let y = match axis.checked_sub(shape.len() - small.len()) {
-                Some(a) if !is_one(&small[a]) => {
-                    slice(g, inner, a, start.clone(), len.clone(), *step, &node.loc)?
-                }
+                Some(a) if !is_one(&small[a]) => slice(g, inner, a, start.clone(), len.clone(), *step, &node.loc)?,
                 _ => inner,
             };
             broadcast(g, y, node.ty.shape.clone(), &node.loc)
@@ -126,8 +122,7 @@ fn concat(g: &mut Graph, node: &Node, axis: usize) -> Option<ValueId> {
     if let [x] = node.operands[..] {
         return Some(x);
     }
-    let some: Vec<_> =
-        node.operands.iter().copied().filter(|&o| g.ty(o).shape[axis].as_const() != Some(0)).collect();
+    let some: Vec<_> = node.operands.iter().copied().filter(|&o| g.ty(o).shape[axis].as_const() != Some(0)).collect();
     if some.is_empty() || some.len() == node.operands.len() {
         return None;
     }

@@ -60,8 +60,7 @@ fn grow(g: &mut Graph, values: &mut Vec<ValueId>, (kind, a, b, c): (u8, u8, u8, 
         13 if rank > 0 => {
             // In range by construction: an iota over the axis, perhaps backwards.
             let len = shape[n % rank].clone();
-            let (start, step) =
-                if b & 1 == 0 { (0.into(), 1) } else { (len.sub(&1.into()).unwrap(), -1) };
+            let (start, step) = if b & 1 == 0 { (0.into(), 1) } else { (len.sub(&1.into()).unwrap(), -1) };
             let Ok(i) = g.add(Op::Iota { len, start, step: step.into() }, &[], &Loc::Unknown) else { return };
             (Op::Gather { axis: n % rank }, vec![x, i])
         }
