@@ -1,8 +1,10 @@
 //! Tests of the bertc compiler: models with golden outputs, compiled, linked with a C driver, and run natively or
 //! under emulation.
 
+pub mod filetest;
 pub mod golden;
 pub mod machine;
+pub mod subtest;
 
 use std::path::{Path, PathBuf};
 
