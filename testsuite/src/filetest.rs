@@ -134,11 +134,10 @@ impl FileTest {
             }
         }
         let checker = builder.finish();
-        let failed = |e: filecheck::CheckError| e.to_string();
-        if checker.is_empty() || checker.check(output, NO_VARIABLES).map_err(failed)? {
+        if checker.is_empty() || checker.check(output, NO_VARIABLES).map_err(|e| e.to_string())? {
             return Ok(());
         }
-        let (_, explanation) = checker.explain(output, NO_VARIABLES).map_err(failed)?;
+        let (_, explanation) = checker.explain(output, NO_VARIABLES).map_err(|e| e.to_string())?;
         Err(format!("the output does not match\n{explanation}\n--- output\n{output}"))
     }
 }
