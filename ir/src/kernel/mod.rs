@@ -10,9 +10,14 @@ mod builder;
 pub mod interp;
 mod lane;
 mod names;
+mod parse;
+mod print;
 pub mod verify;
 
 pub use builder::KernelBuilder;
+pub use parse::parse;
+pub use print::print;
+pub use verify::verify;
 
 use crate::op::CmpOp;
 use crate::types::DType;

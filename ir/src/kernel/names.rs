@@ -18,7 +18,12 @@ impl fmt::Display for RegType {
 }
 
 impl RegType {
-    /// The type that prints as `s`; the number of lanes isn't judged.
+    /// Whether there is such a register: 1, 2, 4, 8 or 16 lanes, more than one only of an element that vectorises.
+    pub fn exists(self) -> bool {
+        matches!(self.lanes, 1 | 2 | 4 | 8 | 16) && (self.lanes == 1 || self.elem.vectorises())
+    }
+
+    /// The type that prints as `s`, which may be one that doesn't [exist](Self::exists).
     pub fn from_name(s: &str) -> Option<RegType> {
         let elem = Elem::ALL.into_iter().find(|e| s.starts_with(e.name()))?;
         let rest = &s[elem.name().len()..];
@@ -103,6 +108,49 @@ impl Bin {
     }
 }
 
+/// Applies a closure to the registers an instruction reads; works on `&Inst` and on `&mut Inst`.
+macro_rules! operands {
+    ($inst:expr, $f:expr) => {
+        match $inst {
+            Inst::ConstF { .. } | Inst::ConstI { .. } | Inst::Fail => (),
+            Inst::Un { a, .. }
+            | Inst::Convert { a, .. }
+            | Inst::Bitcast { a, .. }
+            | Inst::Splat { a, .. }
+            | Inst::Extract { a, .. } => [a].into_iter().for_each($f),
+            Inst::Bin { a, b, .. } | Inst::Cmp { a, b, .. } => [a, b].into_iter().for_each($f),
+            Inst::Fma { a, b, c, .. } => [a, b, c].into_iter().for_each($f),
+            Inst::Select { m, a, b, .. } => [m, a, b].into_iter().for_each($f),
+            Inst::Load { index, .. } => [index].into_iter().for_each($f),
+            Inst::Store { index, value, .. } => [index, value].into_iter().for_each($f),
+            Inst::For { lo, hi, init, .. } => [lo, hi].into_iter().chain(init).for_each($f),
+            Inst::If { cond, .. } => [cond].into_iter().for_each($f),
+        }
+    };
+}
+
+/// Applies a closure to the registers an instruction defines for what follows it.
+macro_rules! results {
+    ($inst:expr, $f:expr) => {
+        match $inst {
+            Inst::ConstF { dst, .. }
+            | Inst::ConstI { dst, .. }
+            | Inst::Un { dst, .. }
+            | Inst::Bin { dst, .. }
+            | Inst::Fma { dst, .. }
+            | Inst::Cmp { dst, .. }
+            | Inst::Select { dst, .. }
+            | Inst::Convert { dst, .. }
+            | Inst::Bitcast { dst, .. }
+            | Inst::Splat { dst, .. }
+            | Inst::Extract { dst, .. }
+            | Inst::Load { dst, .. } => [dst].into_iter().for_each($f),
+            Inst::For { dst, .. } | Inst::If { dst, .. } => dst.into_iter().for_each($f),
+            Inst::Store { .. } | Inst::Fail => (),
+        }
+    };
+}
+
 impl Inst {
     /// The word that begins the instruction in text.
     pub fn mnemonic(&self) -> &'static str {
@@ -127,40 +175,21 @@ impl Inst {
 
     /// Calls `f` with each register that the instruction itself reads, in order (not those that nested blocks read).
     pub fn operands(&self, mut f: impl FnMut(Reg)) {
-        match self {
-            Inst::ConstF { .. } | Inst::ConstI { .. } | Inst::Fail => (),
-            Inst::Un { a, .. }
-            | Inst::Convert { a, .. }
-            | Inst::Bitcast { a, .. }
-            | Inst::Splat { a, .. }
-            | Inst::Extract { a, .. } => f(*a),
-            Inst::Bin { a, b, .. } | Inst::Cmp { a, b, .. } => [a, b].into_iter().for_each(|r| f(*r)),
-            Inst::Fma { a, b, c, .. } => [a, b, c].into_iter().for_each(|r| f(*r)),
-            Inst::Select { m, a, b, .. } => [m, a, b].into_iter().for_each(|r| f(*r)),
-            Inst::Load { index, .. } => f(*index),
-            Inst::Store { index, value, .. } => [index, value].into_iter().for_each(|r| f(*r)),
-            Inst::For { lo, hi, init, .. } => [lo, hi].into_iter().chain(init).for_each(|r| f(*r)),
-            Inst::If { cond, .. } => f(*cond),
-        }
+        operands!(self, |r: &Reg| f(*r));
+    }
+
+    /// As [`operands`](Self::operands), to change them.
+    pub fn operands_mut(&mut self, mut f: impl FnMut(&mut Reg)) {
+        operands!(self, |r: &mut Reg| f(r));
     }
 
     /// Calls `f` with each register that holds a result after the instruction.
     pub fn results(&self, mut f: impl FnMut(Reg)) {
-        match self {
-            Inst::ConstF { dst, .. }
-            | Inst::ConstI { dst, .. }
-            | Inst::Un { dst, .. }
-            | Inst::Bin { dst, .. }
-            | Inst::Fma { dst, .. }
-            | Inst::Cmp { dst, .. }
-            | Inst::Select { dst, .. }
-            | Inst::Convert { dst, .. }
-            | Inst::Bitcast { dst, .. }
-            | Inst::Splat { dst, .. }
-            | Inst::Extract { dst, .. }
-            | Inst::Load { dst, .. } => f(*dst),
-            Inst::For { dst, .. } | Inst::If { dst, .. } => dst.iter().for_each(|r| f(*r)),
-            Inst::Store { .. } | Inst::Fail => (),
-        }
+        results!(self, |r: &Reg| f(*r));
+    }
+
+    /// As [`results`](Self::results), to change them.
+    pub fn results_mut(&mut self, mut f: impl FnMut(&mut Reg)) {
+        results!(self, |r: &mut Reg| f(r));
     }
 }

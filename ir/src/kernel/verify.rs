@@ -14,6 +14,7 @@
 //!
 //! Not checked: that indices lie inside buffers (the interpreter does) and that tasks don't race.
 
+use super::print::reg_name;
 use super::{Bin, Block, Elem, Inst, Kernel, Param, Reg, RegType, Un};
 use crate::diag::Diag;
 use crate::op::CmpOp;
@@ -27,7 +28,7 @@ pub const MAX_NESTING: usize = 64;
 /// Every violation found, in program order. Each names the kernel; a note names the instruction by its number in
 /// program order, counted from 0.
 pub fn verify(kernel: &Kernel) -> Result<(), Vec<Diag>> {
-    let found = violations(kernel);
+    let found = violations(kernel, &|r| reg_name(kernel, r));
     if found.is_empty() {
         return Ok(());
     }
@@ -50,11 +51,12 @@ pub(super) struct Violation {
     pub message: String,
 }
 
-/// Every broken invariant, in program order.
-pub(super) fn violations(kernel: &Kernel) -> Vec<Violation> {
+/// Every broken invariant, in program order; `name` says how messages call a register.
+pub(super) fn violations(kernel: &Kernel, name: &dyn Fn(Reg) -> String) -> Vec<Violation> {
     let n = kernel.regs.len();
     let mut c = Checker {
         kernel,
+        name,
         defined: vec![false; n],
         visible: vec![false; n],
         scope: Vec::new(),
@@ -78,6 +80,7 @@ const I64: RegType = RegType::scalar(Elem::I64);
 
 struct Checker<'a> {
     kernel: &'a Kernel,
+    name: &'a dyn Fn(Reg) -> String,
     defined: Vec<bool>,
     visible: Vec<bool>,
     /// Registers that became visible, innermost scope last.
@@ -102,11 +105,11 @@ impl Checker<'_> {
     fn define(&mut self, r: Reg) -> Option<RegType> {
         let i = r.0 as usize;
         let Some(&ty) = self.kernel.regs.get(i) else {
-            self.err(format!("register %{} has no type", r.0));
+            self.err(format!("register {} has no type", (self.name)(r)));
             return None;
         };
         if self.defined[i] {
-            self.err(format!("register %{} is defined twice", r.0));
+            self.err(format!("register {} is defined twice", (self.name)(r)));
         }
         self.defined[i] = true;
         self.visible[i] = true;
@@ -116,22 +119,24 @@ impl Checker<'_> {
 
     fn define_as(&mut self, r: Reg, want: RegType) {
         if let Some(ty) = self.define(r) {
-            self.require(ty == want, || format!("%{} is {ty}, expected {want}", r.0));
+            let name = self.name;
+            self.require(ty == want, || format!("{} is {ty}, expected {want}", name(r)));
         }
     }
 
     fn used(&mut self, r: Reg) -> Option<RegType> {
         match self.visible.get(r.0 as usize) {
             Some(true) => return Some(self.kernel.ty(r)),
-            Some(false) => self.err(format!("register %{} is used where it isn't defined", r.0)),
-            None => self.err(format!("register %{} has no type", r.0)),
+            Some(false) => self.err(format!("register {} is used where it isn't defined", (self.name)(r))),
+            None => self.err(format!("register {} has no type", (self.name)(r))),
         }
         None
     }
 
     fn used_as(&mut self, r: Reg, want: RegType) {
         if let Some(ty) = self.used(r) {
-            self.require(ty == want, || format!("%{} is {ty}, expected {want}", r.0));
+            let name = self.name;
+            self.require(ty == want, || format!("{} is {ty}, expected {want}", name(r)));
         }
     }
 
@@ -139,8 +144,8 @@ impl Checker<'_> {
         let k = self.kernel;
         self.require(!k.name.is_empty(), || "has no name".into());
         for (i, ty) in k.regs.iter().enumerate() {
-            let lanes = matches!(ty.lanes, 1 | 2 | 4 | 8 | 16) && (ty.lanes == 1 || ty.elem.vectorises());
-            self.require(lanes, || format!("register %{i} is {ty}, which doesn't exist"));
+            let name = self.name;
+            self.require(ty.exists(), || format!("register {} is {ty}, which doesn't exist", name(Reg(i as u32))));
         }
         self.define_as(k.task, I64);
         for (i, p) in k.params.iter().enumerate() {

@@ -6,7 +6,7 @@ use crate::diag::{Diag, Loc};
 
 /// What a token is.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) enum Tok<'a> {
+pub(crate) enum Tok<'a> {
     /// An identifier or keyword.
     Ident(&'a str),
     /// `%name`, `%7` or `%"any name"`, without the percent sign.
@@ -38,7 +38,7 @@ impl fmt::Display for Tok<'_> {
 
 /// A token with its place.
 #[derive(Clone, Debug)]
-pub(super) struct Token<'a> {
+pub(crate) struct Token<'a> {
     /// What it is.
     pub tok: Tok<'a>,
     /// Byte offset of its first character.
@@ -52,7 +52,7 @@ pub(super) struct Token<'a> {
 /// Longest first, so that a prefix does not win.
 const PUNCTUATION: [&str; 16] = ["..=", "->", "(", ")", "{", "}", "[", "]", "<", ">", ",", ":", "=", "+", "-", "*"];
 
-pub(super) fn is_ident_start(c: char) -> bool {
+pub(crate) fn is_ident_start(c: char) -> bool {
     c.is_ascii_alphabetic() || c == '_'
 }
 
@@ -66,7 +66,7 @@ pub(crate) fn is_ident(s: &str) -> bool {
 }
 
 /// `s` in quotes, with escapes.
-pub(super) fn quote(s: &str) -> String {
+pub(crate) fn quote(s: &str) -> String {
     let mut out = String::from("\"");
     for c in s.chars() {
         match c {
@@ -186,7 +186,7 @@ impl<'a> Lexer<'a> {
 }
 
 /// The tokens of `src`, ending in [`Tok::End`]. A bad character is reported and left out.
-pub(super) fn lex(src: &str) -> (Vec<Token<'_>>, Vec<Diag>) {
+pub(crate) fn lex(src: &str) -> (Vec<Token<'_>>, Vec<Diag>) {
     let (mut l, mut tokens, mut diags) = (Lexer { src, at: 0 }, Vec::new(), Vec::new());
     let mut first = true;
     while let Some(c) = l.rest().chars().next() {

@@ -3,7 +3,7 @@
 
 mod attr;
 mod equal;
-mod lex;
+pub(crate) mod lex;
 mod literal;
 mod parse;
 mod parse_const;
