@@ -1,7 +1,7 @@
 use bertc_ir::CmpOp;
-use bertc_ir::kernel::{Bin, KernelBuilder, Reg, Un};
+use bertc_ir::kernel::{Bin, Elem, KernelBuilder, Reg, Un};
 
-use super::{constant, exp, log};
+use super::{constant, exp, int, log};
 
 /// x^y = e^(y·log|x|), with a relative error of about 2^-23·(2 + |y·log|x||). Special values as C's `pow`: x^0 = 1^y = 1,
 /// negative x only to integer powers (else NaN), zeros and infinities by sign and parity.
@@ -23,7 +23,10 @@ pub fn pow(b: &mut KernelBuilder, x: Reg, y: Reg) -> Reg {
     let uneven = b.cmp(CmpOp::Ne, hw, h);
     let odd = b.bin(Bin::And, integer, uneven);
     let negative = b.cmp(CmpOp::Lt, x, zero);
-    let flip = b.bin(Bin::And, negative, odd);
+    // By the sign bit, so that -0 counts.
+    let (bits, zero_bits) = (b.bitcast(x, Elem::I32), int(b, x, 0));
+    let signed = b.cmp(CmpOp::Lt, bits, zero_bits);
+    let flip = b.bin(Bin::And, signed, odd);
     let minus = b.un(Un::Neg, magnitude);
     let r = b.select(flip, minus, magnitude);
     // A negative base to a fraction has no real value, but for ∞ (whose powers are 0 and ∞).

@@ -45,8 +45,21 @@ pub fn column_case(
 
 const UNS: [Un; 8] = [Un::Neg, Un::Abs, Un::Sqrt, Un::Floor, Un::Ceil, Un::Nearest, Un::Trunc, Un::Not];
 const BINS: [Bin; 15] = [
-    Bin::Add, Bin::Sub, Bin::Mul, Bin::Div, Bin::Rem, Bin::DivU, Bin::RemU, Bin::Min, Bin::Max, Bin::And, Bin::Or,
-    Bin::Xor, Bin::Shl, Bin::ShrS, Bin::ShrU,
+    Bin::Add,
+    Bin::Sub,
+    Bin::Mul,
+    Bin::Div,
+    Bin::Rem,
+    Bin::DivU,
+    Bin::RemU,
+    Bin::Min,
+    Bin::Max,
+    Bin::And,
+    Bin::Or,
+    Bin::Xor,
+    Bin::Shl,
+    Bin::ShrS,
+    Bin::ShrU,
 ];
 const CMPS: [CmpOp; 6] = [CmpOp::Eq, CmpOp::Ne, CmpOp::Lt, CmpOp::Le, CmpOp::Gt, CmpOp::Ge];
 
@@ -65,18 +78,30 @@ fn one_and_two_operands() {
             for op in UNS.into_iter().filter(|&op| value::un(op, a[0]).is_some()) {
                 let x = a.clone();
                 let name = format!("{op:?}_{}", e.name());
-                cases.push(column_case(&name, l, &[(e, &a)], e, false, |b, r| b.un(op, r[0]), move |i, _| {
-                    value::un(op, x[i]).unwrap()
-                }));
+                cases.push(column_case(
+                    &name,
+                    l,
+                    &[(e, &a)],
+                    e,
+                    false,
+                    |b, r| b.un(op, r[0]),
+                    move |i, _| value::un(op, x[i]).unwrap(),
+                ));
             }
             for op in BINS.into_iter().filter(|&op| value::bin(op, a[0], b[0]).is_some() && has(e, l, op)) {
                 let (x, y) = (a.clone(), b.clone());
                 let name = format!("{op:?}_{}", e.name());
                 let loose = matches!(op, Bin::Min | Bin::Max);
                 let io = [(e, &a[..]), (e, &b[..])];
-                cases.push(column_case(&name, l, &io, e, loose, |b, r| b.bin(op, r[0], r[1]), move |i, _| {
-                    value::bin(op, x[i], y[i]).unwrap()
-                }));
+                cases.push(column_case(
+                    &name,
+                    l,
+                    &io,
+                    e,
+                    loose,
+                    |b, r| b.bin(op, r[0], r[1]),
+                    move |i, _| value::bin(op, x[i], y[i]).unwrap(),
+                ));
             }
         }
     }
@@ -133,7 +158,11 @@ fn comparisons_and_selects() {
                     let name = format!("cmp_{op:?}_{}_{unsigned}", e.name());
                     let io = [(e, &a[..]), (e, &b[..])];
                     cases.push(column_case(
-                        &name, l, &io, Elem::Mask, false,
+                        &name,
+                        l,
+                        &io,
+                        Elem::Mask,
+                        false,
                         |b, r| b.cmp_sign(op, unsigned, r[0], r[1]),
                         move |i, _| V::M(value::cmp(op, unsigned, x[i], y[i])),
                     ));

@@ -115,8 +115,17 @@ fn conditionals_tasks_and_failure() {
         );
         b.store(q, task, 0, r[0]);
         let mut case = Case::new(b.finish(), vec![zeros(8 * tasks as usize)], move |o, _| {
-            let want: Vec<i64> =
-                (0..tasks as i64).map(|t| if t < 3 { 3 * t } else if t == 6 { -1 } else { t + 6 }).collect();
+            let want: Vec<i64> = (0..tasks as i64)
+                .map(|t| {
+                    if t < 3 {
+                        3 * t
+                    } else if t == 6 {
+                        -1
+                    } else {
+                        t + 6
+                    }
+                })
+                .collect();
             assert_eq!(i64s(&o.buffers[0]), want);
             assert_eq!(o.flag != 0, tasks > 6);
         });

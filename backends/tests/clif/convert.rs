@@ -38,22 +38,26 @@ fn every_pair_of_elements() {
 #[test]
 fn bit_casts() {
     let mut cases = Vec::new();
-    for (from, to) in
-        [(Elem::F32, Elem::I32), (Elem::I32, Elem::F32), (Elem::F64, Elem::I64), (Elem::I64, Elem::F64)]
-    {
+    for (from, to) in [(Elem::F32, Elem::I32), (Elem::I32, Elem::F32), (Elem::F64, Elem::I64), (Elem::I64, Elem::F64)] {
         let a = padded(from);
         for &l in lanes(from) {
             let x = a.clone();
             let name = format!("bitcast_{}", from.name());
-            cases.push(column_case(&name, l, &[(from, &a)], to, false, |b, r| b.bitcast(r[0], to), move |i, _| {
-                match x[i] {
+            cases.push(column_case(
+                &name,
+                l,
+                &[(from, &a)],
+                to,
+                false,
+                |b, r| b.bitcast(r[0], to),
+                move |i, _| match x[i] {
                     V::F32(v) => V::I32(v.to_bits() as i32),
                     V::I32(v) => V::F32(f32::from_bits(v as u32)),
                     V::F64(v) => V::I64(v.to_bits() as i64),
                     V::I64(v) => V::F64(f64::from_bits(v as u64)),
                     v => v,
-                }
-            }));
+                },
+            ));
         }
     }
     run_all(&cases);
@@ -72,7 +76,8 @@ fn lanes_move() {
                 b.splat(v, 4)
             };
             let name = format!("lane{lane}_{}", e.name());
-            cases.push(column_case(&name, 4, &[(e, &a)], e, false, build, move |i, _| x[i / 4 * 4 + usize::from(lane)]));
+            cases
+                .push(column_case(&name, 4, &[(e, &a)], e, false, build, move |i, _| x[i / 4 * 4 + usize::from(lane)]));
         }
         for l in [1u8, 4] {
             let build = |b: &mut KernelBuilder, _: &[Reg]| match e {

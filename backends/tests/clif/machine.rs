@@ -106,7 +106,8 @@ fn input(cases: &[Case]) -> Vec<u8> {
 }
 
 fn link(dir: &Path, cc: &str, object: &[u8], count: usize) {
-    let mut table = String::from("#include <stdint.h>\ntypedef void (*kernel_fn)(const uint64_t *, uint64_t, uint32_t);\n");
+    let mut table =
+        String::from("#include <stdint.h>\ntypedef void (*kernel_fn)(const uint64_t *, uint64_t, uint32_t);\n");
     let names: Vec<String> = (0..count).map(|i| format!("k{i}")).collect();
     for n in &names {
         writeln!(table, "void {n}(const uint64_t *, uint64_t, uint32_t);").unwrap();
@@ -130,8 +131,7 @@ fn execute(dir: &Path, emulator: Option<&str>, input: Vec<u8>) -> Vec<u8> {
         }
         None => Command::new(&exe),
     };
-    let mut child =
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     let mut stdin = child.stdin.take().expect("a piped input");
     // From another thread: the child writes results while it still reads. A child that dies shows in its status.
     let writer = std::thread::spawn(move || stdin.write_all(&input).is_ok());

@@ -79,8 +79,12 @@ fn halves_widen() {
                 for (x, y) in x.chunks(2).zip(y.chunks(4)) {
                     let bits = u16::from_le_bytes([x[0], x[1]]);
                     let y = f32::from_le_bytes(y.try_into().expect("four bytes"));
-                    let want = if d == DType::F16 { f16::from_bits(bits).to_f32() } else { bf16::from_bits(bits).to_f32() };
-                    assert!(y.to_bits() == want.to_bits() || y.is_nan() && want.is_nan(), "{d} {bits:#x}: {y}, not {want}");
+                    let want =
+                        if d == DType::F16 { f16::from_bits(bits).to_f32() } else { bf16::from_bits(bits).to_f32() };
+                    assert!(
+                        y.to_bits() == want.to_bits() || y.is_nan() && want.is_nan(),
+                        "{d} {bits:#x}: {y}, not {want}"
+                    );
                 }
             }));
         }
@@ -95,7 +99,12 @@ fn near_halves(d: DType) -> Vec<f32> {
     for b in (0..u16::MAX).step_by(3) {
         let (x, y) = (widen(b), widen(b.wrapping_add(1)));
         let middle = ((f64::from(x) + f64::from(y)) / 2.0) as f32;
-        v.extend([x, middle, f32::from_bits(middle.to_bits().wrapping_add(1)), f32::from_bits(middle.to_bits().wrapping_sub(1))]);
+        v.extend([
+            x,
+            middle,
+            f32::from_bits(middle.to_bits().wrapping_add(1)),
+            f32::from_bits(middle.to_bits().wrapping_sub(1)),
+        ]);
     }
     v.extend(noise(4 * 20_000).chunks(4).map(|c| f32::from_le_bytes(c.try_into().expect("four bytes"))));
     v.truncate(v.len() / 4 * 4);

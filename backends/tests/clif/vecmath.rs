@@ -65,7 +65,12 @@ fn function(name: &'static str, f: Function, exact: fn(f64) -> f64, x: Vec<f32>,
             for (&x, y) in x.iter().zip(o.buffers[1].chunks(4)) {
                 let y = f32::from_le_bytes(y.try_into().expect("four bytes"));
                 let want = exact(x.into());
-                assert!(within(bound, x.into(), y, want), "{name}({x:e}) on {} {}: {y:e}, not {want:e}", t.triple, t.cpu);
+                assert!(
+                    within(bound, x.into(), y, want),
+                    "{name}({x:e}) on {} {}: {y:e}, not {want:e}",
+                    t.triple,
+                    t.cpu
+                );
             }
         })
     })

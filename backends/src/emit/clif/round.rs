@@ -36,7 +36,7 @@ impl Emitter<'_> {
                 self.b.ins().fsub(nearest, by)
             }
             _ => {
-                let signed = self.b.ins().fcopysign(nearest, x);
+                let signed = self.copy_sign(nearest, x);
                 let (cc, floor) =
                     if op == Un::Floor { (FloatCC::GreaterThan, true) } else { (FloatCC::LessThan, false) };
                 let wrong = self.b.ins().fcmp(cc, signed, x);
@@ -44,8 +44,20 @@ impl Emitter<'_> {
                 if floor { self.b.ins().fsub(signed, by) } else { self.b.ins().fadd(signed, by) }
             }
         };
-        let rounded = self.b.ins().fcopysign(rounded, x);
+        let rounded = self.copy_sign(rounded, x);
         let small = self.b.ins().fcmp(FloatCC::LessThan, magnitude, limit);
         self.choose(small, rounded, x)
+    }
+    /// |magnitude| with the sign of `x`. Cranelift has `fcopysign` on x86-64 for scalars only.
+    fn copy_sign(&mut self, magnitude: Value, x: Value) -> Value {
+        let ty = self.b.func.dfg.value_type(x);
+        if !ty.is_vector() {
+            return self.b.ins().fcopysign(magnitude, x);
+        }
+        let bit = self.int(types::I32X4, i64::from(i32::MIN));
+        let bit = self.cast(ty, bit);
+        let sign = self.b.ins().band(x, bit);
+        let magnitude = self.b.ins().fabs(magnitude);
+        self.b.ins().bor(magnitude, sign)
     }
 }
