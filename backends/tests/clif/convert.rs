@@ -8,7 +8,7 @@ use crate::value::{self, ELEMS, V, lanes, pairs, samples};
 
 fn padded(e: Elem) -> Vec<V> {
     let mut v = samples(e);
-    while v.len() % 4 != 0 {
+    while !v.len().is_multiple_of(4) {
         v.push(v[0]);
     }
     v

@@ -147,7 +147,7 @@ pub fn pairs(e: Elem) -> (Vec<V>, Vec<V>) {
     let s = samples(e);
     let mut a: Vec<V> = s.iter().flat_map(|&x| std::iter::repeat_n(x, s.len())).collect();
     let mut b: Vec<V> = s.iter().cycle().take(a.len()).copied().collect();
-    while a.len() % 4 != 0 {
+    while !a.len().is_multiple_of(4) {
         a.push(s[0]);
         b.push(s[1]);
     }
@@ -247,7 +247,7 @@ pub fn bin(op: Bin, a: V, b: V) -> Option<V> {
 
 /// A comparison's result.
 pub fn cmp(op: CmpOp, unsigned: bool, a: V, b: V) -> bool {
-    fn by<T: PartialOrd>(op: CmpOp, a: T, b: T) -> bool {
+    fn by<T: PartialOrd + Copy>(op: CmpOp, a: T, b: T) -> bool {
         match op {
             CmpOp::Eq => a == b,
             CmpOp::Ne => a != b,

@@ -38,7 +38,7 @@ fn samples(lo: f64, hi: f64, special: &[f32]) -> Vec<f32> {
     let scaled = (-300..=0).flat_map(|e| [hi, lo].map(|l| (l * 2f64.powf(f64::from(e) / 2.0)) as f32));
     v.extend(scaled);
     v.extend(special);
-    while v.len() % 4 != 0 {
+    while !v.len().is_multiple_of(4) {
         v.push(lo as f32);
     }
     v
@@ -46,7 +46,7 @@ fn samples(lo: f64, hi: f64, special: &[f32]) -> Vec<f32> {
 
 type Function = fn(&mut KernelBuilder, Reg) -> Reg;
 
-fn function(name: &'static str, f: Function, exact: fn(f64) -> f64, x: Vec<f32>, bound: Bound) -> [Case; 2] {
+fn function(name: &'static str, f: Function, exact: fn(f64) -> f64, x: &[f32], bound: Bound) -> [Case; 2] {
     [1u8, 4].map(|lanes| {
         let mut b = KernelBuilder::new(format!("{name}_{lanes}"));
         let (p, q) = (b.input("x", DType::F32), b.output("y", DType::F32));
@@ -60,7 +60,7 @@ fn function(name: &'static str, f: Function, exact: fn(f64) -> f64, x: Vec<f32>,
         });
         let bytes: Vec<u8> = x.iter().flat_map(|x| x.to_le_bytes()).collect();
         let args = vec![Arg::Buffer(bytes), Arg::Buffer(vec![0; x.len() * 4]), Arg::Int(x.len() as i64)];
-        let x = x.clone();
+        let x = x.to_vec();
         Case::new(b.finish(), args, move |o, t| {
             for (&x, y) in x.iter().zip(o.buffers[1].chunks(4)) {
                 let y = f32::from_le_bytes(y.try_into().expect("four bytes"));
@@ -92,21 +92,21 @@ fn bounds_hold_in_compiled_code() {
     let least = f64::from(f32::MIN_POSITIVE) * 1e-6;
     let mut cases = Vec::new();
     let exp_ends = [f32::NAN, INF, -INF, 88.72283, 88.72284, 100.0, -87.4, -103.9, -104.5, -1e30, 1e30];
-    cases.extend(function("exp", vecmath::exp, f64::exp, samples(-110.0, 90.0, &exp_ends), Bound::Ulp(2.0, least)));
+    cases.extend(function("exp", vecmath::exp, f64::exp, &samples(-110.0, 90.0, &exp_ends), Bound::Ulp(2.0, least)));
     let log_ends = [f32::NAN, INF, -INF, 0.0, -0.0, -1.0, 1e-45, 1e-38, f32::MAX, 0.9999999, 1.0, 1.0000001];
-    cases.extend(function("log", vecmath::log, f64::ln, samples(1e-6, 3.0, &log_ends), Bound::Ulp(2.0, 1e-7)));
-    cases.extend(function("log_all", vecmath::log, f64::ln, samples(1e-30, 3e38, &[]), Bound::Ulp(2.0, 1e-7)));
-    cases.extend(function("tanh", vecmath::tanh, f64::tanh, samples(-12.0, 12.0, &ends), Bound::Ulp(4.0, 1e-45)));
-    cases.extend(function("erf", vecmath::erf, libm::erf, samples(-6.0, 6.0, &ends), Bound::Abs(4e-7)));
-    cases.extend(function("erf_small", vecmath::erf, libm::erf, samples(-1.0, 1.0, &[]), Bound::Ulp(4.0, 1e-45)));
+    cases.extend(function("log", vecmath::log, f64::ln, &samples(1e-6, 3.0, &log_ends), Bound::Ulp(2.0, 1e-7)));
+    cases.extend(function("log_all", vecmath::log, f64::ln, &samples(1e-30, 3e38, &[]), Bound::Ulp(2.0, 1e-7)));
+    cases.extend(function("tanh", vecmath::tanh, f64::tanh, &samples(-12.0, 12.0, &ends), Bound::Ulp(4.0, 1e-45)));
+    cases.extend(function("erf", vecmath::erf, libm::erf, &samples(-6.0, 6.0, &ends), Bound::Abs(4e-7)));
+    cases.extend(function("erf_small", vecmath::erf, libm::erf, &samples(-1.0, 1.0, &[]), Bound::Ulp(4.0, 1e-45)));
     let end = [f32::NAN, INF, -INF, 1000.0, 0.0];
-    cases.extend(function("sigmoid", vecmath::sigmoid, sigmoid, samples(-87.0, 87.0, &end), Bound::Ulp(4.0, 1e-44)));
-    cases.extend(function("sin", vecmath::sin, f64::sin, samples(-8192.0, 8192.0, &one), Bound::Ulp(0.0, 2e-7)));
-    cases.extend(function("cos", vecmath::cos, f64::cos, samples(-8192.0, 8192.0, &one), Bound::Ulp(0.0, 2e-7)));
-    cases.extend(function("sin_far", vecmath::sin, f64::sin, samples(-1e4, 1e4, &[]), Bound::Ulp(0.0, 1e-6)));
-    cases.extend(function("cos_far", vecmath::cos, f64::cos, samples(-1e4, 1e4, &[]), Bound::Ulp(0.0, 1e-6)));
-    cases.extend(function("gelu", vecmath::gelu, gelu, samples(-12.0, 12.0, &one), Bound::Abs(4e-7)));
-    cases.extend(function("gelu_tanh", vecmath::gelu_tanh, gelu_tanh, samples(-12.0, 12.0, &one), Bound::Abs(4e-7)));
+    cases.extend(function("sigmoid", vecmath::sigmoid, sigmoid, &samples(-87.0, 87.0, &end), Bound::Ulp(4.0, 1e-44)));
+    cases.extend(function("sin", vecmath::sin, f64::sin, &samples(-8192.0, 8192.0, &one), Bound::Ulp(0.0, 2e-7)));
+    cases.extend(function("cos", vecmath::cos, f64::cos, &samples(-8192.0, 8192.0, &one), Bound::Ulp(0.0, 2e-7)));
+    cases.extend(function("sin_far", vecmath::sin, f64::sin, &samples(-1e4, 1e4, &[]), Bound::Ulp(0.0, 1e-6)));
+    cases.extend(function("cos_far", vecmath::cos, f64::cos, &samples(-1e4, 1e4, &[]), Bound::Ulp(0.0, 1e-6)));
+    cases.extend(function("gelu", vecmath::gelu, gelu, &samples(-12.0, 12.0, &one), Bound::Abs(4e-7)));
+    cases.extend(function("gelu_tanh", vecmath::gelu_tanh, gelu_tanh, &samples(-12.0, 12.0, &one), Bound::Abs(4e-7)));
     run_all(&cases);
 }
 
