@@ -2,7 +2,10 @@
 
 pub mod arena;
 pub mod emit;
+pub mod header;
 pub mod lower;
+pub mod object;
+pub mod pack;
 pub mod plan;
 mod schedule;
 pub mod target;

@@ -1,3 +1,4 @@
-//! Emitters: kernel IR to machine code.
+//! Emitters: kernel IR to machine code, and the glue around the kernels.
 
 pub mod clif;
+pub(crate) mod driver;

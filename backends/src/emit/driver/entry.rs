@@ -1,0 +1,229 @@
+//! The functions of the C interface. They check everything before they write anything.
+
+use std::ops::Range;
+
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{I32, I64};
+use cranelift_codegen::ir::{Function, InstBuilder, Value};
+
+use super::{Builder, Code, Driver, ERROR_TEXT, ERRORS};
+use crate::plan::ALIGN;
+
+impl Driver<'_> {
+    /// `size_t workspace_size(const int64_t *dims, uint32_t max_workers)`: 0 for dims out of range or no worker.
+    pub(super) fn workspace_size(&self) -> Function {
+        self.function(&[I64, I32], &[I64], |c, p| {
+            let none = c.cmp(IntCC::Equal, p[1], 0);
+            return_zero_if(c, none);
+            if !self.program.symbols.is_empty() {
+                let null = c.cmp(IntCC::Equal, p[0], 0);
+                return_zero_if(c, null);
+            }
+            let dims = self.load_dims(c, p[0]);
+            if let Some(bad) = self.out_of_range(c, &dims) {
+                return_zero_if(c, bad);
+            }
+            let (_, size) = self.layout(c, &dims);
+            c.b.ins().return_(&[size]);
+        })
+    }
+
+    /// `int32_t run(inputs, dims, outputs, workspace, workspace_bytes, parallel, options)`.
+    pub(super) fn run(&self, chunks: Range<u32>) -> Function {
+        self.function(&[I64; 7], &[I32], |c, p| {
+            let &[inputs, dims, outputs, ws, bytes, parallel, options] = p else { unreachable!("seven parameters") };
+            let inputs = self.pointers(c, inputs, self.program.inputs.len());
+            if !self.program.symbols.is_empty() {
+                null(c, dims);
+            }
+            let outputs = self.pointers(c, outputs, self.program.outputs.len());
+            null(c, ws);
+            let dims = self.load_dims(c, dims);
+            if let Some(bad) = self.out_of_range(c, &dims) {
+                c.return_if(bad, Code::DimOutOfRange);
+            }
+            self.check_parallel(c, parallel);
+            self.check_options(c, options);
+            if let Some(f) = self.cpu_check {
+                let f = c.function(f, self.signature(&[], &[I32]));
+                let call = c.b.ins().call(f, &[]);
+                let ok = c.b.inst_results(call)[0];
+                let lacks = c.cmp(IntCC::Equal, ok, 0);
+                c.return_if(lacks, Code::CpuUnsupported);
+            }
+            let mask = c.int(ALIGN as i64 - 1);
+            let low = c.b.ins().band(ws, mask);
+            let misaligned = c.cmp(IntCC::NotEqual, low, 0);
+            c.return_if(misaligned, Code::WorkspaceMisaligned);
+            let (slots, size) = self.layout(c, &dims);
+            let small = c.b.ins().icmp(IntCC::UnsignedLessThan, bytes, size);
+            c.return_if(small, Code::WorkspaceTooSmall);
+
+            let h = &self.header;
+            let ok = c.b.ins().iconst(I32, 0);
+            c.store(ok, ws, 0);
+            c.store(ws, ws, h.args);
+            for (values, at) in [(&dims, h.dims), (&inputs, h.inputs), (&outputs, h.outputs)] {
+                for (i, &v) in values.iter().enumerate() {
+                    c.store(v, ws, at + 8 * i as i32);
+                }
+            }
+            for (i, &offset) in slots.iter().enumerate() {
+                let address = c.b.ins().iadd(ws, offset);
+                c.store(address, ws, h.slots + 8 * i as i32);
+            }
+            for chunk in chunks {
+                let f = c.function(chunk, self.signature(&[I64, I64], &[I32]));
+                let call = c.b.ins().call(f, &[ws, parallel]);
+                let code = c.b.inst_results(call)[0];
+                let failed = c.cmp(IntCC::NotEqual, code, 0);
+                let stop = c.branch_out(failed);
+                let next = c.b.current_block().expect("an open block");
+                c.b.switch_to_block(stop);
+                c.b.ins().return_(&[code]);
+                c.b.switch_to_block(next);
+            }
+            c.return_code(Code::Ok);
+        })
+    }
+
+    /// `const char *strerror(int32_t code)`.
+    pub(super) fn strerror(&self) -> Function {
+        self.function(&[I32], &[I64], |c, p| {
+            let unknown = ERROR_TEXT.len() as i64 - 1;
+            let over = c.b.ins().iconst(I32, unknown);
+            let index = c.b.ins().umin(p[0], over);
+            let index = c.b.ins().uextend(I64, index);
+            let eight = c.int(8);
+            let offset = c.b.ins().imul(index, eight);
+            let table = c.data(ERRORS);
+            let at = c.b.ins().iadd(table, offset);
+            let text = c.load(I64, at, 0);
+            c.b.ins().return_(&[text]);
+        })
+    }
+
+    /// `int32_t output_shape(const int64_t *dims, uint32_t output, int64_t *shape)`.
+    pub(super) fn output_shape(&self) -> Function {
+        self.function(&[I64, I32, I64], &[I32], |c, p| {
+            if !self.program.symbols.is_empty() {
+                null(c, p[0]);
+            }
+            null(c, p[2]);
+            let dims = self.load_dims(c, p[0]);
+            if let Some(bad) = self.out_of_range(c, &dims) {
+                c.return_if(bad, Code::DimOutOfRange);
+            }
+            for (i, port) in self.program.outputs.iter().enumerate() {
+                let this = c.cmp(IntCC::Equal, p[1], i as i64);
+                let (found, next) = (c.b.create_block(), c.b.create_block());
+                c.b.ins().brif(this, found, &[], next, &[]);
+                c.b.switch_to_block(found);
+                for (k, d) in port.ty.shape.iter().enumerate() {
+                    let v = c.eval(d, &mut |_, s| dims[s]);
+                    c.store(v, p[2], 8 * k as i32);
+                }
+                c.return_code(Code::Ok);
+                c.b.switch_to_block(next);
+            }
+            c.return_code(Code::IndexOutOfRange);
+        })
+    }
+
+    /// The entries of an array of pointers; returns an error if it or one of them is null.
+    fn pointers(&self, c: &mut Builder<'_>, array: Value, n: usize) -> Vec<Value> {
+        if n > 0 {
+            null(c, array);
+        }
+        (0..n as i32)
+            .map(|i| {
+                let v = c.load(I64, array, 8 * i);
+                null(c, v);
+                v
+            })
+            .collect()
+    }
+
+    fn load_dims(&self, c: &mut Builder<'_>, dims: Value) -> Vec<Value> {
+        (0..self.program.symbols.len() as i32).map(|i| c.load(I64, dims, 8 * i)).collect()
+    }
+
+    /// Whether a dim is out of its range; none if there is no dim.
+    fn out_of_range(&self, c: &mut Builder<'_>, dims: &[Value]) -> Option<Value> {
+        let mut bad = None;
+        for ((_, s), &v) in self.program.symbols.iter().zip(dims) {
+            let low = c.cmp(IntCC::SignedLessThan, v, s.min);
+            let high = c.cmp(IntCC::SignedGreaterThan, v, s.max);
+            let either = c.b.ins().bor(low, high);
+            bad = Some(bad.map_or(either, |b| c.b.ins().bor(b, either)));
+        }
+        bad
+    }
+
+    /// Offset of each slot in the workspace, and the workspace's size.
+    fn layout(&self, c: &mut Builder<'_>, dims: &[Value]) -> (Vec<Value>, Value) {
+        let mut end = c.int(self.header.size);
+        let mut offsets = Vec::with_capacity(self.program.slots.len());
+        for slot in &self.program.slots {
+            offsets.push(end);
+            let mut size = c.int(0);
+            for d in &slot.sizes {
+                let v = c.eval(d, &mut |_, s| dims[s]);
+                size = c.b.ins().smax(size, v);
+            }
+            let size = c.offset(size, ALIGN as i64 - 1);
+            let mask = c.int(-(ALIGN as i64));
+            let size = c.b.ins().band(size, mask);
+            end = c.b.ins().iadd(end, size);
+        }
+        (offsets, end)
+    }
+
+    /// NULL, or at least one worker, nothing in `reserved`, and a function.
+    fn check_parallel(&self, c: &mut Builder<'_>, parallel: Value) {
+        let (given, next) = (c.b.create_block(), c.b.create_block());
+        c.b.ins().brif(parallel, given, &[], next, &[]);
+        c.b.switch_to_block(given);
+        let workers = c.load(I32, parallel, 8);
+        let none = c.cmp(IntCC::Equal, workers, 0);
+        let reserved = c.load(I32, parallel, 12);
+        let reserved = c.cmp(IntCC::NotEqual, reserved, 0);
+        let function = c.load(I64, parallel, 16);
+        let function = c.cmp(IntCC::Equal, function, 0);
+        let bad = c.b.ins().bor(none, reserved);
+        let bad = c.b.ins().bor(bad, function);
+        c.return_if(bad, Code::BadParallel);
+        c.b.ins().jump(next, &[]);
+        c.b.switch_to_block(next);
+    }
+
+    /// NULL, or a struct of at least today's size without unknown flags.
+    fn check_options(&self, c: &mut Builder<'_>, options: Value) {
+        let (given, next) = (c.b.create_block(), c.b.create_block());
+        c.b.ins().brif(options, given, &[], next, &[]);
+        c.b.switch_to_block(given);
+        let size = c.load(I32, options, 0);
+        let small = c.cmp(IntCC::UnsignedLessThan, size, 16);
+        c.return_if(small, Code::BadOptions);
+        let flags = c.load(I32, options, 4);
+        let unknown = c.cmp(IntCC::NotEqual, flags, 0);
+        c.return_if(unknown, Code::BadOptions);
+        c.b.ins().jump(next, &[]);
+        c.b.switch_to_block(next);
+    }
+}
+
+/// Returns the error for a null pointer if `pointer` is one.
+fn null(c: &mut Builder<'_>, pointer: Value) {
+    let is = c.cmp(IntCC::Equal, pointer, 0);
+    c.return_if(is, Code::NullPointer);
+}
+
+fn return_zero_if(c: &mut Builder<'_>, cond: Value) {
+    let stop = c.branch_out(cond);
+    let next = c.b.current_block().expect("an open block");
+    c.b.switch_to_block(stop);
+    let zero = c.int(0);
+    c.b.ins().return_(&[zero]);
+    c.b.switch_to_block(next);
+}

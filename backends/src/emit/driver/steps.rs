@@ -1,0 +1,109 @@
+//! The steps: argument blocks, task counts, and the calls of kernels.
+
+use std::ops::Range;
+
+use cranelift_codegen::ir::condcodes::IntCC;
+use cranelift_codegen::ir::types::{I32, I64};
+use cranelift_codegen::ir::{BlockArg, Function, InstBuilder, Value};
+
+use super::{Builder, Code, Driver, WEIGHTS};
+use crate::plan::{Arg, Step};
+
+impl Driver<'_> {
+    /// `fn launch(parallel, kernel, args, ntasks)`: all tasks of a step, through the caller's `parallel_for` if there is
+    /// one that has more than one worker and there is more than one task.
+    pub(super) fn launch(&self) -> Function {
+        self.function(&[I64; 4], &[], |c, p| {
+            let &[parallel, kernel, args, ntasks] = p else { unreachable!("four parameters") };
+            let serial = c.b.create_block();
+            let counter = c.b.append_block_param(serial, I64);
+            let zero = c.int(0);
+            let start = [BlockArg::Value(zero)];
+            let null = c.cmp(IntCC::Equal, parallel, 0);
+            let given = c.b.create_block();
+            c.b.ins().brif(null, serial, &start, given, &[]);
+            c.b.switch_to_block(given);
+            let workers = c.load(I32, parallel, 8);
+            let one = c.cmp(IntCC::UnsignedLessThanOrEqual, workers, 1);
+            let few = c.cmp(IntCC::UnsignedLessThanOrEqual, ntasks, 1);
+            let alone = c.b.ins().bor(one, few);
+            let shared = c.b.create_block();
+            c.b.ins().brif(alone, serial, &start, shared, &[]);
+
+            c.b.switch_to_block(shared);
+            let (ctx, parallel_for) = (c.load(I64, parallel, 0), c.load(I64, parallel, 16));
+            let sig = c.signature(self.signature(&[I64; 4], &[]));
+            c.b.ins().call_indirect(sig, parallel_for, &[ctx, ntasks, kernel, args]);
+            c.b.ins().return_(&[]);
+
+            c.b.switch_to_block(serial);
+            let (body, done) = (c.b.create_block(), c.b.create_block());
+            let more = c.b.ins().icmp(IntCC::UnsignedLessThan, counter, ntasks);
+            c.b.ins().brif(more, body, &[], done, &[]);
+            c.b.switch_to_block(body);
+            let worker = c.b.ins().iconst(I32, 0);
+            let sig = c.signature(self.kernel_signature());
+            c.b.ins().call_indirect(sig, kernel, &[args, counter, worker]);
+            let next = c.offset(counter, 1);
+            c.b.ins().jump(serial, &[BlockArg::Value(next)]);
+            c.b.switch_to_block(done);
+            c.b.ins().return_(&[]);
+        })
+    }
+
+    /// `fn steps(workspace, parallel) -> code`: some consecutive steps.
+    pub(super) fn steps(&self, range: Range<usize>) -> Function {
+        self.function(&[I64, I64], &[I32], |c, p| {
+            let steps = &self.program.steps[range];
+            let weights = steps.iter().flat_map(|s| &s.args).any(|a| matches!(a, Arg::Const(_)));
+            let weights = weights.then(|| c.data(WEIGHTS));
+            for s in steps {
+                self.step(c, s, p[0], p[1], weights);
+            }
+            c.return_code(Code::Ok);
+        })
+    }
+
+    fn step(&self, c: &mut Builder<'_>, step: &Step, ws: Value, parallel: Value, weights: Option<Value>) {
+        let h = &self.header;
+        let mut dim = |c: &mut Builder<'_>, i: usize| c.load(I64, ws, h.dims + 8 * i as i32);
+        for (i, arg) in step.args.iter().enumerate() {
+            let v = match arg {
+                Arg::Buffer(n) => c.load(I64, ws, h.slots + 8 * self.program.buffers[*n].slot as i32),
+                Arg::Input(n) => c.load(I64, ws, h.inputs + 8 * *n as i32),
+                Arg::Output(n) => c.load(I64, ws, h.outputs + 8 * *n as i32),
+                Arg::Const(n) => {
+                    let base = weights.expect("the address of the constants");
+                    c.offset(base, self.consts[*n] as i64)
+                }
+                Arg::Int(d) => c.eval(d, &mut dim),
+            };
+            // args[0] is the address of the flag, which `run` has written.
+            c.store(v, ws, h.args + 8 * (1 + i as i32));
+        }
+        let args = c.offset(ws, h.args.into());
+        let kernel = c.function(step.kernel as u32, self.kernel_signature());
+        if step.tasks.is_empty() {
+            let (task, worker) = (c.int(0), c.b.ins().iconst(I32, 0));
+            c.b.ins().call(kernel, &[args, task, worker]);
+        } else {
+            let mut count: Option<Value> = None;
+            for (extent, chunk) in &step.tasks {
+                let n = c.eval(extent, &mut dim);
+                let n = c.offset(n, chunk - 1);
+                let chunk = c.int(*chunk);
+                let n = c.b.ins().udiv(n, chunk);
+                count = Some(count.map_or(n, |m| c.b.ins().imul(m, n)));
+            }
+            let count = count.expect("a factor");
+            let address = c.b.ins().func_addr(I64, kernel);
+            let launch = c.function(self.launch, self.signature(&[I64; 4], &[]));
+            c.b.ins().call(launch, &[parallel, address, args, count]);
+        }
+        if step.fallible {
+            let flag = c.load(I32, ws, 0);
+            let failed = c.cmp(IntCC::NotEqual, flag, 0);
+            c.return_if(failed, Code::IndexOutOfRange);
+        }
+    }
+}

@@ -1,0 +1,156 @@
+//! Constants of the object: where each lies in the one section of constants, and that section's bytes.
+//!
+//! Non-goal: memory. The bytes go through a panel-sized buffer into an unlinked temporary file, and its map is what the
+//! object is written from, so that a model of any size costs page cache only.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::Path;
+
+use bertc_ir::{DType, Diag};
+use memmap2::Mmap;
+
+use crate::pack;
+use crate::plan::{ALIGN, ConstData, ConstLayout, Program};
+
+/// Code reaches constants by offsets of 32 bits with a sign; this leaves room for the code itself.
+const MAX_BYTES: u64 = 1_900_000_000;
+
+/// Where the constants lie.
+pub(crate) struct Layout {
+    /// Offset of each constant; equal constants share one.
+    pub offsets: Vec<u64>,
+    /// Size of the section, at least one alignment unit.
+    pub size: u64,
+    /// The constants to write, in the order of their offsets.
+    unique: Vec<usize>,
+}
+
+/// Two constants are the same if their layouts and source bytes are.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    hash: blake3::Hash,
+    len: usize,
+    /// What a packed layout depends on beside the bytes.
+    packed: Option<(bool, DType, Vec<usize>)>,
+}
+
+impl Key {
+    fn new(c: &ConstData) -> Key {
+        let packed = match c.layout {
+            ConstLayout::Plain => None,
+            ConstLayout::Packed { trans } => Some((trans, c.tensor.dtype(), c.tensor.shape().to_vec())),
+        };
+        Key { hash: blake3::hash(c.tensor.bytes()), len: c.tensor.bytes().len(), packed }
+    }
+}
+
+impl Layout {
+    /// Assigns offsets in the constants' order.
+    pub fn new(program: &Program) -> Result<Layout, Vec<Diag>> {
+        let mut seen: HashMap<Key, u64> = HashMap::new();
+        let mut layout = Layout { offsets: Vec::new(), size: 0, unique: Vec::new() };
+        let mut errors = Vec::new();
+        for (i, c) in program.consts.iter().enumerate() {
+            let size = match pack::packed_size(c) {
+                Ok(s) => s,
+                Err(d) => {
+                    errors.push(d.note(format!("constant {i}")));
+                    continue;
+                }
+            };
+            let offset = *seen.entry(Key::new(c)).or_insert(layout.size);
+            if offset == layout.size {
+                // An empty constant takes a unit too, so that equal offsets mean equal constants.
+                layout.size = layout.size.saturating_add(size.max(1)).saturating_add(ALIGN - 1) / ALIGN * ALIGN;
+                layout.unique.push(i);
+            }
+            layout.offsets.push(offset);
+        }
+        if layout.size > MAX_BYTES {
+            let d = Diag::new(format!("the weights need {} bytes, more than {MAX_BYTES}", layout.size));
+            errors.push(d.note("an object's code reaches 2 GB; use a smaller model"));
+        }
+        if errors.is_empty() { Ok(layout) } else { Err(errors) }
+    }
+
+    /// The section's bytes, in a temporary file in `dir` (by default the system's folder) that has no name any more.
+    pub fn write(&self, program: &Program, dir: Option<&Path>) -> io::Result<Mmap> {
+        let file = match dir {
+            Some(d) => tempfile::tempfile_in(d)?,
+            None => tempfile::tempfile()?,
+        };
+        let mut out = Counted { out: BufWriter::with_capacity(1 << 20, file), at: 0 };
+        for &i in &self.unique {
+            out.pad_to(self.offsets[i])?;
+            pack::write_packed(&program.consts[i], &mut out)?;
+        }
+        out.pad_to(self.size)?;
+        let file = out.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+        map(&file)
+    }
+}
+
+#[allow(unsafe_code)]
+fn map(file: &File) -> io::Result<Mmap> {
+    // SAFETY: the file has no name and its only handle is ours, so nothing changes or truncates it while it is mapped.
+    unsafe { Mmap::map(file) }
+}
+
+/// A writer that knows how much it has written.
+struct Counted<W> {
+    out: W,
+    at: u64,
+}
+
+impl<W: Write> Write for Counted<W> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        let n = self.out.write(buf)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+impl<W: Write> Counted<W> {
+    fn pad_to(&mut self, at: u64) -> io::Result<()> {
+        io::copy(&mut io::Read::take(io::repeat(0), at - self.at), self).map(|_| ())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bertc_ir::{Symbols, Tensor};
+
+    #[test]
+    fn equal_constants_share_aligned_bytes() {
+        let plain = |v: &[f32]| ConstData { tensor: Tensor::from_f32(vec![v.len()], v), layout: ConstLayout::Plain };
+        let packed = |v: &[f32]| ConstData {
+            tensor: Tensor::from_f32(vec![1, v.len()], v),
+            layout: ConstLayout::Packed { trans: false },
+        };
+        let program = Program {
+            name: "m".into(),
+            symbols: Symbols::default(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            kernels: Vec::new(),
+            consts: vec![plain(&[1.0, 2.0]), plain(&[]), packed(&[1.0, 2.0]), plain(&[1.0, 2.0]), plain(&[3.0; 17])],
+            buffers: Vec::new(),
+            slots: Vec::new(),
+            steps: Vec::new(),
+        };
+        let layout = Layout::new(&program).unwrap();
+        assert_eq!(layout.offsets, [0, 64, 128, 0, 192]);
+        let bytes = layout.write(&program, None).unwrap();
+        assert_eq!(bytes.len() as u64, layout.size);
+        assert_eq!(layout.size, 320);
+        assert_eq!(&bytes[..8], &bytes[128..136]);
+        assert_eq!(&bytes[192 + 64..192 + 68], 3f32.to_le_bytes());
+    }
+}

@@ -1,0 +1,127 @@
+//! Constants in the layouts that kernels read, written piece by piece so that memory stays small beside the model.
+
+use std::io::{self, Write};
+
+use bertc_ir::{DType, Diag, Tensor};
+use half::{bf16, f16};
+
+use crate::plan::{ConstData, ConstLayout};
+
+/// Columns of a packed panel.
+pub const PANEL: usize = 16;
+
+/// Size in bytes of `c` in its layout. An error if a packed constant is not a matrix of a packable type.
+pub fn packed_size(c: &ConstData) -> Result<u64, Diag> {
+    match c.layout {
+        ConstLayout::Plain => Ok(c.tensor.bytes().len() as u64),
+        ConstLayout::Packed { trans } => {
+            let (k, n) = matrix(&c.tensor, trans)?;
+            let bytes = n.div_ceil(PANEL).checked_mul(PANEL * 4).and_then(|r| r.checked_mul(k));
+            bytes.map(|b| b as u64).ok_or_else(|| Diag::new(format!("a {k} x {n} constant is too large")))
+        }
+    }
+}
+
+/// Writes `c` in its layout; exactly [`packed_size`] bytes.
+pub fn write_packed(c: &ConstData, out: &mut dyn Write) -> io::Result<()> {
+    let ConstLayout::Packed { trans } = c.layout else { return out.write_all(c.tensor.bytes()) };
+    let (k, n) = matrix(&c.tensor, trans).map_err(io::Error::other)?;
+    let (src, size) = (c.tensor.bytes(), c.tensor.dtype().size());
+    let widen = widener(c.tensor.dtype());
+    let mut panel = vec![0u8; k * PANEL * 4];
+    for first in (0..n).step_by(PANEL) {
+        let width = PANEL.min(n - first);
+        if width < PANEL {
+            panel.fill(0);
+        }
+        // Reads run along the source's rows, so each page of a mapped model is touched once a panel.
+        if trans {
+            for j in 0..width {
+                let row = &src[(first + j) * k * size..(first + j + 1) * k * size];
+                for (i, e) in row.chunks_exact(size).enumerate() {
+                    let at = (i * PANEL + j) * 4;
+                    panel[at..at + 4].copy_from_slice(&widen(e));
+                }
+            }
+        } else {
+            for (i, dst) in panel.chunks_exact_mut(PANEL * 4).enumerate() {
+                let at = (i * n + first) * size;
+                let row = &src[at..at + width * size];
+                if size == 4 {
+                    dst[..row.len()].copy_from_slice(row);
+                    continue;
+                }
+                for (e, d) in row.chunks_exact(size).zip(dst.chunks_exact_mut(4)) {
+                    d.copy_from_slice(&widen(e));
+                }
+            }
+        }
+        out.write_all(&panel)?;
+    }
+    Ok(())
+}
+
+/// (K, N) of a packable matrix.
+fn matrix(t: &Tensor, trans: bool) -> Result<(usize, usize), Diag> {
+    if !matches!(t.dtype(), DType::F32 | DType::F16 | DType::BF16 | DType::I32) {
+        return Err(Diag::new(format!("a constant of type {} can't be packed", t.dtype()))
+            .note("packed constants are f32, f16, bf16 or i32"));
+    }
+    match *t.shape() {
+        [n, k] if trans => Ok((k, n)),
+        [k, n] => Ok((k, n)),
+        _ => Err(Diag::new(format!("a constant of rank {} can't be packed: not a matrix", t.shape().len()))),
+    }
+}
+
+/// Widens one little-endian element to the 4 bytes of a lane.
+fn widener(d: DType) -> fn(&[u8]) -> [u8; 4] {
+    match d {
+        DType::F16 => |e| f16::from_le_bytes([e[0], e[1]]).to_f32().to_le_bytes(),
+        DType::BF16 => |e| bf16::from_le_bytes([e[0], e[1]]).to_f32().to_le_bytes(),
+        // f32 and i32 are lanes already.
+        _ => |e| [e[0], e[1], e[2], e[3]],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bertc_ir::Scalar;
+
+    fn pack(c: &ConstData) -> Vec<f32> {
+        let mut out = Vec::new();
+        write_packed(c, &mut out).unwrap();
+        assert_eq!(out.len() as u64, packed_size(c).unwrap());
+        out.chunks_exact(4).map(|b| f32::from_le_bytes(b.try_into().unwrap())).collect()
+    }
+
+    #[test]
+    fn panels_of_every_source_layout_agree() {
+        for (k, n) in [(1usize, 1usize), (3, 16), (5, 17), (2, 40)] {
+            let at = |i: usize, j: usize| (i * 100 + j) as f64 / 4.0;
+            let mut want = vec![0f32; n.div_ceil(16) * k * 16];
+            for i in 0..k {
+                for j in 0..n {
+                    want[(j / 16 * k + i) * 16 + j % 16] = at(i, j) as f32;
+                }
+            }
+            for dtype in [DType::F32, DType::F16] {
+                let kn = (0..k * n).map(|x| Scalar::Float(at(x / n, x % n)));
+                let nk = (0..k * n).map(|x| Scalar::Float(at(x % k, x / k)));
+                let plain = Tensor::from_scalars(dtype, vec![k, n], kn);
+                let trans = Tensor::from_scalars(dtype, vec![n, k], nk);
+                let packed = |tensor, trans| pack(&ConstData { tensor, layout: ConstLayout::Packed { trans } });
+                assert_eq!(packed(plain, false), want, "{dtype} {k} x {n}");
+                assert_eq!(packed(trans, true), want, "{dtype} {k} x {n} transposed");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_matrix_is_an_error() {
+        let c = |tensor| ConstData { tensor, layout: ConstLayout::Packed { trans: false } };
+        assert!(packed_size(&c(Tensor::from_f32(vec![4], &[0.0; 4]))).unwrap_err().message.contains("rank 1"));
+        assert!(packed_size(&c(Tensor::from_i64(vec![2, 2], &[0; 4]))).unwrap_err().message.contains("i64"));
+    }
+}
