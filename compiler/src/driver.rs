@@ -1,0 +1,202 @@
+//! The whole way from a model file to machine code; what [`compile`](crate::compile) and the command line share.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use bertc_backends::object::{EmitOptions, ObjectStats};
+use bertc_backends::plan::Program;
+use bertc_backends::target::Target;
+use bertc_backends::{header, lower, object};
+use bertc_ir::text::PrintOptions;
+use bertc_ir::{Diag, Graph, Op};
+
+use crate::import::onnx::{self, ImportOptions};
+use crate::options::CompileOptions;
+use crate::output::same_file;
+use crate::progress::{Phase, Progress};
+
+/// What is known about the model file.
+#[derive(Clone, Debug, Default)]
+pub struct ModelInfo {
+    /// Version of the default operator set.
+    pub opset: i64,
+    /// The tool that wrote the file.
+    pub producer: String,
+    /// Remarks of the importer.
+    pub notes: Vec<String>,
+}
+
+/// A model as tensor IR, after the passes.
+#[derive(Clone, Debug)]
+pub struct Front {
+    /// The tensor IR.
+    pub graph: Graph,
+    /// The model file.
+    pub info: ModelInfo,
+    /// BLAKE3 of the model, the compiler's version and the options, in hex.
+    pub hash: String,
+    /// The machine to compile for.
+    pub target: Target,
+}
+
+/// A compiled model: its program, ready to be written in any form.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    front: Front,
+    program: Program,
+}
+
+/// Imports and transforms a model.
+///
+/// # Errors
+/// An unknown target, or everything that is wrong with the model.
+pub fn front(path: &Path, options: &CompileOptions, progress: &mut Progress) -> Result<Front, Vec<Diag>> {
+    let one = |d: Diag| vec![d];
+    let target = Target::parse(&options.target, &options.cpu).map_err(one)?;
+    check_file(path).map_err(one)?;
+    let import = ImportOptions { dims: options.dims.clone(), shapes: options.shapes.clone() };
+    let imported = progress.phase(Phase::Import, || onnx::import(path, &import))?;
+    let mut graph = imported.graph;
+    let hash = progress.phase(Phase::Hash, || hash(path, &graph, options)).map_err(one)?;
+    progress.phase(Phase::Passes, || passes(&mut graph, options)).map_err(one)?;
+    graph.name.clone_from(&options.name);
+    let info = ModelInfo { opset: imported.opset, producer: imported.producer, notes: imported.notes };
+    Ok(Front { graph, info, hash, target })
+}
+
+fn passes(graph: &mut Graph, options: &CompileOptions) -> Result<(), Diag> {
+    let names = bertc_passes::pipeline(options.opt_level);
+    let how = bertc_passes::Options { verify_each: options.verify_each };
+    bertc_passes::run(graph, &names, &how, &mut |_| {})
+}
+
+/// [`compile`](crate::compile), followed by `progress`.
+///
+/// # Errors
+/// Everything that is wrong with options or model.
+pub fn compile_with(path: &Path, options: &CompileOptions, progress: &mut Progress) -> Result<Compiled, Vec<Diag>> {
+    let front = front(path, options, progress)?;
+    let program = progress.phase(Phase::Lower, || {
+        let program = lower::lower(&front.graph, &front.target)?;
+        if options.verify_each || cfg!(debug_assertions) {
+            program.verify()?;
+        }
+        Ok::<_, Vec<Diag>>(program)
+    })?;
+    Ok(Compiled { front, program })
+}
+
+impl Front {
+    /// Tensor IR as text, weights by reference.
+    pub fn tensor_ir(&self) -> String {
+        bertc_ir::text::print(&self.graph, &PrintOptions::default())
+    }
+}
+
+impl Compiled {
+    /// Kernels, steps and buffers.
+    pub fn program(&self) -> &Program {
+        &self.program
+    }
+
+    /// The tensor IR that was lowered, with target and hash.
+    pub fn front(&self) -> &Front {
+        &self.front
+    }
+
+    /// Writes the object file: ELF, Mach-O or COFF.
+    ///
+    /// # Errors
+    /// What `out` returns, or no room for a temporary file.
+    pub fn write_object(&self, out: &mut dyn Write) -> Result<ObjectStats, Vec<Diag>> {
+        let options = EmitOptions { hash: self.front.hash.clone(), ..EmitOptions::default() };
+        object::emit_object(&self.program, &self.front.target, &options, out)
+    }
+
+    /// The C header.
+    pub fn header(&self) -> String {
+        header::emit_header(&self.program)
+    }
+
+    /// Kernels as text, then the schedule that calls them.
+    pub fn kernel_ir(&self) -> String {
+        let mut text = String::new();
+        for k in &self.program.kernels {
+            text += &bertc_ir::kernel::print(k);
+            text.push('\n');
+        }
+        text + &self.program.print()
+    }
+
+    /// Cranelift IR of every function.
+    ///
+    /// # Errors
+    /// The program can't be emitted.
+    pub fn clif(&self) -> Result<String, Vec<Diag>> {
+        object::emit_clif(&self.program, &self.front.target)
+    }
+
+    /// Disassembly of every function.
+    ///
+    /// # Errors
+    /// The program can't be emitted.
+    pub fn asm(&self) -> Result<String, Vec<Diag>> {
+        object::emit_asm(&self.program, &self.front.target)
+    }
+
+    /// The symbols that the object defines for the app.
+    pub fn symbols(&self) -> Vec<String> {
+        let names = ["model", "output_shape", "run", "strerror", "workspace_size"];
+        names.map(|n| format!("{}_{n}", self.program.name)).into()
+    }
+}
+
+/// Mistakes in the path itself, said plainly.
+fn check_file(path: &Path) -> Result<(), Diag> {
+    let shown = path.display();
+    match std::fs::metadata(path) {
+        Ok(m) if m.is_dir() => Err(Diag::new(format!("'{shown}' is a folder, expected an .onnx file"))),
+        Ok(m) if m.len() == 0 => Err(Diag::new(format!("'{shown}' is empty, expected an .onnx file"))),
+        Ok(_) => Ok(()),
+        Err(e) => Err(Diag::new(format!("can't read '{shown}': {e}"))),
+    }
+}
+
+/// Refuses an output that is one of the inputs.
+///
+/// # Errors
+/// It is.
+pub fn refuse_overwrite(out: &Path, inputs: &[Option<&PathBuf>]) -> Result<(), Diag> {
+    match inputs.iter().flatten().find(|i| same_file(out, i)) {
+        Some(i) => Err(Diag::new(format!("the output '{}' is the input '{}'", out.display(), i.display()))
+            .note("choose another -o or --output")),
+        None => Ok(()),
+    }
+}
+
+/// BLAKE3 of everything that the object depends on: compiler version, options, model file and external weights.
+fn hash(path: &Path, graph: &Graph, o: &CompileOptions) -> Result<String, Diag> {
+    let mut h = blake3::Hasher::new();
+    // Each part is preceded by its length, so that no two sets of options read the same.
+    let mut part = |bytes: &[u8]| {
+        h.update(&(bytes.len() as u64).to_le_bytes());
+        h.update(bytes);
+    };
+    part(env!("CARGO_PKG_VERSION").as_bytes());
+    for text in [&o.name, &o.target, &o.cpu] {
+        part(text.as_bytes());
+    }
+    part(&[o.opt_level]);
+    part(format!("{:?}", o.dims).as_bytes());
+    part(format!("{:?}", o.shapes).as_bytes());
+    let unreadable = |e: std::io::Error| Diag::new(format!("can't read '{}': {e}", path.display()));
+    h.update_reader(std::fs::File::open(path).map_err(unreadable)?).map_err(unreadable)?;
+    // External weights are in other files; their tensors are here whichever file they came from.
+    for v in graph.topo() {
+        if let Op::Constant(t) = graph.op(v) {
+            h.update(&(t.bytes().len() as u64).to_le_bytes());
+            h.update(t.bytes());
+        }
+    }
+    Ok(h.finalize().to_hex().to_string())
+}

@@ -1,0 +1,5 @@
+//! The `bertc` command.
+
+fn main() -> std::process::ExitCode {
+    bertc::cli::main()
+}

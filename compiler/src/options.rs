@@ -1,0 +1,211 @@
+//! What the user asks for: options of a compilation and the parsers of their text forms.
+
+use std::path::Path;
+
+use bertc_ir::Diag;
+
+/// Options of [`compile`](crate::compile).
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CompileOptions {
+    /// 0 to 3.
+    pub opt_level: u8,
+    /// `x86_64`, `aarch64`, or a triple.
+    pub target: String,
+    /// `generic`, `native`, or a CPU's name.
+    pub cpu: String,
+    /// Ranges of symbolic dims: name, smallest, largest. Equal ends pin the dim.
+    pub dims: Vec<(String, i64, i64)>,
+    /// Shapes of inputs, all dims pinned.
+    pub shapes: Vec<(String, Vec<i64>)>,
+    /// Prefix of the object's symbols: a C identifier; see [`symbol_prefix`].
+    pub name: String,
+    /// Verify the tensor IR after each pass.
+    pub verify_each: bool,
+}
+
+impl Default for CompileOptions {
+    /// `-O2` for any CPU of this machine's kind.
+    fn default() -> Self {
+        CompileOptions {
+            opt_level: DEFAULT_OPT_LEVEL,
+            target: target_lexicon::HOST.to_string(),
+            cpu: "generic".into(),
+            dims: Vec::new(),
+            shapes: Vec::new(),
+            name: "bert".into(),
+            verify_each: false,
+        }
+    }
+}
+
+/// The level without `-O`.
+pub const DEFAULT_OPT_LEVEL: u8 = 2;
+
+/// Something that `--emit` can name.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, clap::ValueEnum)]
+pub enum Emit {
+    /// Object file; writes the header beside it
+    Obj,
+    /// C header
+    Header,
+    /// Static library of the object and the runtime stub; writes the header beside it
+    Staticlib,
+    /// Shared library, linked with the system's cc; writes the header beside it
+    Sharedlib,
+    /// Tensor IR after the passes
+    TensorIr,
+    /// Kernel IR and the steps that call it
+    KernelIr,
+    /// Cranelift IR
+    Clif,
+    /// Disassembly of the machine code
+    Asm,
+}
+
+impl Emit {
+    /// Usual extension of the file.
+    pub fn extension(self) -> &'static str {
+        match self {
+            Emit::Obj => "o",
+            Emit::Header => "h",
+            Emit::Staticlib => "a",
+            Emit::Sharedlib => "so",
+            Emit::TensorIr => "tir",
+            Emit::KernelIr => "kir",
+            Emit::Clif => "clif",
+            Emit::Asm => "s",
+        }
+    }
+
+    /// Whether a person can read it.
+    pub fn is_text(self) -> bool {
+        !matches!(self, Emit::Obj | Emit::Staticlib | Emit::Sharedlib)
+    }
+}
+
+/// Parses an optimisation level, the `3` of `-O3`.
+///
+/// # Errors
+/// Anything but 0 to 3.
+pub fn parse_opt_level(s: &str) -> Result<u8, String> {
+    match s {
+        "0" => Ok(0),
+        "1" => Ok(1),
+        "2" => Ok(2),
+        "3" => Ok(3),
+        _ => Err("expected -O0, -O1, -O2 or -O3".into()),
+    }
+}
+
+/// Parses `seq=1..512` (both ends included) or `seq=128`.
+///
+/// # Errors
+/// Another form, a negative end, or an empty range.
+pub fn parse_dim(s: &str) -> Result<(String, i64, i64), String> {
+    let form = || "expected NAME=MIN..MAX, such as seq=1..512, or NAME=VALUE, such as seq=128".to_string();
+    let (name, range) = s.rsplit_once('=').filter(|(n, _)| !n.is_empty()).ok_or_else(form)?;
+    // `seq=1..=512` splits at the last `=`.
+    let (name, range) = match name.strip_suffix("..").and_then(|n| n.split_once('=')) {
+        Some((n, min)) => (n, format!("{min}..{range}")),
+        None => (name, range.to_string()),
+    };
+    let number = |t: &str| t.trim().parse::<i64>().map_err(|_| form());
+    let (min, max) = match range.split_once("..") {
+        Some((a, b)) => (number(a)?, number(b)?),
+        None => {
+            let v = number(&range)?;
+            (v, v)
+        }
+    };
+    match (min, max) {
+        _ if name.is_empty() => Err(form()),
+        (0.., _) if min <= max => Ok((name.to_string(), min, max)),
+        (0.., _) => Err(format!("the range {min}..{max} is empty: MIN must not exceed MAX")),
+        _ => Err("a dim is never negative".into()),
+    }
+}
+
+/// Parses `input_ids=1x128`.
+///
+/// # Errors
+/// Another form or a negative dim.
+pub fn parse_shape(s: &str) -> Result<(String, Vec<i64>), String> {
+    let form = || "expected NAME=DIMxDIM…, such as input_ids=1x128".to_string();
+    let (name, dims) = s.rsplit_once('=').filter(|(n, _)| !n.is_empty()).ok_or_else(form)?;
+    let dims: Result<Vec<i64>, _> = dims.split('x').map(|d| d.trim().parse::<i64>()).collect();
+    match dims {
+        Ok(d) if d.iter().all(|d| *d >= 0) => Ok((name.to_string(), d)),
+        Ok(_) => Err("a dim is never negative".into()),
+        Err(_) => Err(form()),
+    }
+}
+
+/// Makes a prefix for C symbols out of a name: other characters than letters, digits and `_` become `_`.
+///
+/// # Errors
+/// What is left is no identifier, or one whose symbols would clash with `bertc.h`.
+pub fn symbol_prefix(name: &str) -> Result<String, Diag> {
+    let prefix: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    let prefix = prefix.trim_start_matches('_');
+    let advice = "give a prefix of letters, digits and underscores with --name";
+    let wrong = match prefix.chars().next() {
+        None => "has no letter that a C identifier can start with",
+        Some(c) if c.is_ascii_digit() => "starts with a digit, which no C identifier does",
+        Some(_) if prefix == "bertc" => "is what bertc.h names its own types with",
+        Some(_) => return Ok(prefix.to_string()),
+    };
+    let shown = if prefix.is_empty() || prefix == name { String::new() } else { format!(" (as '{prefix}')") };
+    Err(Diag::new(format!("'{name}'{shown} can't be the prefix of C symbols: it {wrong}")).note(advice))
+}
+
+/// The name in a file's path: its stem, without the `lib` of libraries.
+pub fn name_of(path: &Path) -> String {
+    let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
+    let library = path.extension().is_some_and(|e| ["a", "so", "dylib"].iter().any(|x| e == *x));
+    match stem.strip_prefix("lib") {
+        Some(rest) if library && !rest.is_empty() => rest.to_string(),
+        _ => stem,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dims() {
+        assert_eq!(parse_dim("seq=1..512"), Ok(("seq".into(), 1, 512)));
+        assert_eq!(parse_dim("seq=1..=512"), Ok(("seq".into(), 1, 512)));
+        assert_eq!(parse_dim("past + seq=7"), Ok(("past + seq".into(), 7, 7)));
+        for s in ["", "seq", "=1", "seq=", "seq=a..3", "seq=1..2..3", "seq=1...3", "seq=99999999999999999999"] {
+            assert!(parse_dim(s).unwrap_err().starts_with("expected NAME="), "{s}");
+        }
+        assert!(parse_dim("seq=9..3").unwrap_err().contains("empty"));
+        assert!(parse_dim("seq=-1").unwrap_err().contains("negative"));
+    }
+
+    #[test]
+    fn shapes() {
+        assert_eq!(parse_shape("a:0=1x128"), Ok(("a:0".into(), vec![1, 128])));
+        assert_eq!(parse_shape("a=5"), Ok(("a".into(), vec![5])));
+        for s in ["", "a", "=1", "a=", "a=1x", "a=1,2", "a=bx2"] {
+            assert!(parse_shape(s).unwrap_err().starts_with("expected NAME="), "{s}");
+        }
+        assert!(parse_shape("a=1x-2").unwrap_err().contains("negative"));
+    }
+
+    #[test]
+    fn prefixes() {
+        for (name, prefix) in [("bert", "bert"), ("bert-base.v2", "bert_base_v2"), ("_x", "x"), ("ünder", "nder")] {
+            assert_eq!(symbol_prefix(name).unwrap(), prefix);
+        }
+        for (name, why) in [("", "no letter"), ("---", "no letter"), ("7b", "digit"), ("-7b", "as '7b'"), ("bertc", "bertc.h")]
+        {
+            let e = symbol_prefix(name).unwrap_err();
+            assert!(e.message.contains(why), "{e}");
+        }
+        assert_eq!(name_of(Path::new("a/libbert.a")), "bert");
+        assert_eq!(name_of(Path::new("a/libbert.o")), "libbert");
+        assert_eq!(name_of(Path::new("..")), "");
+    }
+}

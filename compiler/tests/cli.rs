@@ -1,0 +1,235 @@
+//! The command line as its users meet it: exit codes, messages, and what is on disk afterwards.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+fn model() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../testsuite/models/zoo/bert-eager.onnx")
+}
+
+struct Sandbox(tempfile::TempDir);
+
+impl Sandbox {
+    /// A folder with a model in it, `m.onnx`.
+    fn new() -> Sandbox {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::copy(model(), dir.path().join("m.onnx")).unwrap();
+        Sandbox(dir)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn command(&self, args: &str) -> Command {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_bertc"));
+        c.current_dir(self.0.path()).args(args.split_whitespace());
+        c.env_remove("BERTC_RT").env_remove("CC").stdin(Stdio::null());
+        c
+    }
+
+    fn run(&self, args: &str) -> Output {
+        self.command(args).output().unwrap()
+    }
+
+    /// Runs successfully and silently; returns standard output.
+    fn ok(&self, args: &str) -> Vec<u8> {
+        let o = self.run(args);
+        let err = String::from_utf8_lossy(&o.stderr);
+        assert!(o.status.success(), "bertc {args}: {err}");
+        assert_eq!(err, "", "bertc {args} is silent in pipes");
+        o.stdout
+    }
+
+    /// Fails with `code` and every one of `messages`, and without output.
+    fn fails(&self, code: i32, args: &str, messages: &[&str]) {
+        let before = self.files();
+        let o = self.run(args);
+        let err = String::from_utf8_lossy(&o.stderr);
+        assert_eq!(o.status.code(), Some(code), "bertc {args}: {err}");
+        assert!(o.stdout.is_empty(), "bertc {args} printed");
+        for m in messages {
+            assert!(err.contains(m), "bertc {args}: expected {m:?} in\n{err}");
+        }
+        assert!(!err.contains("panicked"), "{err}");
+        assert_eq!(before, self.files(), "bertc {args} left files behind");
+    }
+
+    fn files(&self) -> Vec<String> {
+        let names = std::fs::read_dir(self.0.path()).unwrap().map(|f| f.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|n| n.to_string_lossy().into_owned()).collect();
+        names.sort();
+        names
+    }
+}
+
+#[test]
+fn the_main_job_writes_an_object_and_its_header() {
+    let s = Sandbox::new();
+    assert!(s.ok("m.onnx -O3 -o bert.o").is_empty());
+    assert_eq!(s.files(), ["bert.h", "bert.o", "m.onnx"]);
+    let header = std::fs::read_to_string(s.path("bert.h")).unwrap();
+    assert!(header.contains("bert_run(") && header.contains("input_ids"), "{header}");
+    let first = std::fs::read(s.path("bert.o")).unwrap();
+    s.ok("m.onnx -O3 -o bert.o");
+    assert!(first == std::fs::read(s.path("bert.o")).unwrap(), "same input and flags, other bytes");
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_says_what_was_expected() {
+    let s = Sandbox::new();
+    s.fails(2, "m.onnx -O4 -o b.o", &["expected -O0, -O1, -O2 or -O3"]);
+    s.fails(2, "m.onnx", &["-o OUT is missing"]);
+    s.fails(2, "", &["MODEL.onnx"]);
+    s.fails(2, "m.onnx --dim sequence -o b.o", &["expected NAME=MIN..MAX"]);
+    s.fails(2, "m.onnx --dim sequence=9..3 -o b.o", &["is empty"]);
+    s.fails(2, "m.onnx --shape input_ids=1,2 -o b.o", &["expected NAME=DIMxDIM"]);
+    s.fails(2, "m.onnx --emit exe -o b.o", &["possible values", "sharedlib"]);
+    s.fails(2, "run m.onnx --repeat 0", &["repeat"]);
+}
+
+#[test]
+fn errors_exit_with_1_and_touch_nothing() {
+    let s = Sandbox::new();
+    std::fs::write(s.path("text.onnx"), "this is no model").unwrap();
+    std::fs::write(s.path("empty.onnx"), "").unwrap();
+    std::fs::write(s.path("b.o"), "precious").unwrap();
+    s.fails(1, "none.onnx -o b.o", &["error: can't read 'none.onnx'"]);
+    s.fails(1, "text.onnx -o b.o", &["error: "]);
+    s.fails(1, "empty.onnx -o b.o", &["is empty"]);
+    s.fails(1, ". -o b.o", &["is a folder"]);
+    s.fails(1, "m.onnx -o none/b.o", &["can't write 'none/b.o'"]);
+    s.fails(1, "m.onnx -o m.onnx", &["the output 'm.onnx' is the input"]);
+    s.fails(1, "m.onnx --emit header -o m.onnx", &["the output 'm.onnx' is the input"]);
+    s.fails(1, "m.onnx -o b.h", &["would be both"]);
+    s.fails(1, "m.onnx -o 7.o", &["starts with a digit", "--name"]);
+    s.fails(1, "m.onnx -o b.o --name ---", &["no letter"]);
+    s.fails(1, "m.onnx -o b.o --target vax", &["vax"]);
+    s.fails(1, "m.onnx -o b.o --cpu i486", &["i486"]);
+    s.fails(1, "m.onnx -o b.o --dim nosuch=1..2", &["nosuch"]);
+    s.fails(1, "m.onnx -o b.a --emit staticlib --rt none.a", &["none.a"]);
+    assert_eq!(std::fs::read(s.path("b.o")).unwrap(), b"precious");
+}
+
+#[test]
+fn a_failed_second_file_leaves_the_first_as_it_was() {
+    let s = Sandbox::new();
+    std::fs::write(s.path("b.o"), "precious").unwrap();
+    std::fs::create_dir(s.path("b.h")).unwrap();
+    s.fails(1, "m.onnx -o b.o", &["b.h", "folder"]);
+    assert_eq!(std::fs::read(s.path("b.o")).unwrap(), b"precious");
+}
+
+#[test]
+fn the_prefix_comes_from_the_output_or_the_flag() {
+    let s = Sandbox::new();
+    s.ok("m.onnx -o my-model.v2.o");
+    assert!(std::fs::read_to_string(s.path("my-model.v2.h")).unwrap().contains("my_model_v2_run("));
+    s.ok("m.onnx -o x.o --name encoder");
+    assert!(std::fs::read_to_string(s.path("x.h")).unwrap().contains("encoder_run("));
+}
+
+#[test]
+fn text_goes_to_standard_output_or_files() {
+    let s = Sandbox::new();
+    let text = |args: &str| String::from_utf8(s.ok(args)).unwrap();
+    assert!(text("m.onnx --emit tensor-ir").contains("matmul"));
+    assert!(text("m.onnx --emit kernel-ir").contains("schedule @m"));
+    assert!(text("m.onnx --emit clif").contains("function "));
+    assert!(text("m.onnx --emit asm --target aarch64").contains("fmla"));
+    assert!(text("m.onnx --emit header").contains("m_run("));
+    assert_eq!(s.files(), ["m.onnx"]);
+    s.ok("m.onnx --emit obj,tensor-ir,clif -o b.o");
+    assert_eq!(s.files(), ["b.clif", "b.h", "b.o", "b.tir", "m.onnx"]);
+    assert_eq!(&s.ok("m.onnx --emit obj -o -")[..4], b"\x7fELF");
+}
+
+#[test]
+fn a_reader_that_went_away_is_fine() {
+    let s = Sandbox::new();
+    let mut child = s.command("m.onnx --emit asm").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let o = child.wait_with_output().unwrap();
+    assert!(o.status.success() && o.stderr.is_empty(), "{o:?}");
+}
+
+#[test]
+fn libraries_hold_what_they_promise() {
+    let s = Sandbox::new();
+    s.ok("m.onnx --emit staticlib -o libenc.a");
+    assert_eq!(s.files(), ["libenc.a", "libenc.h", "m.onnx"]);
+    let a = std::fs::read(s.path("libenc.a")).unwrap();
+    for symbol in ["enc_run", "bertc_pool_create"] {
+        assert!(a.windows(symbol.len()).any(|w| w == symbol.as_bytes()), "{symbol}");
+    }
+    s.ok("m.onnx --emit sharedlib -o libenc.so");
+    assert!(bertc::load::LoadedModel::open(&s.path("libenc.so"), "enc").is_ok());
+    let o = s.command("m.onnx --emit sharedlib -o x.so").env("CC", "no-such-compiler").output().unwrap();
+    let err = String::from_utf8_lossy(&o.stderr);
+    assert!(o.status.code() == Some(1) && err.contains("'no-such-compiler' is not installed"), "{err}");
+    assert!(!s.path("x.so").exists());
+}
+
+#[test]
+fn run_prints_and_writes_outputs() {
+    let s = Sandbox::new();
+    let text = String::from_utf8(s.ok("run m.onnx --threads 2 --repeat 3 --output o.npz --dim sequence=9")).unwrap();
+    assert!(text.contains("last_hidden_state: f32 [1, 9, 64]") && text.contains("3 runs on 2 threads: min "), "{text}");
+    let out = bertc::npz::read(std::fs::File::open(s.path("o.npz")).unwrap()).unwrap();
+    assert_eq!(out["last_hidden_state"].shape(), [1, 9, 64]);
+    assert!(out["pooler_output"].to_f32_vec().iter().all(|x| x.abs() <= 1.0));
+    s.fails(1, "run m.onnx --output m.onnx", &["is the input"]);
+}
+
+#[test]
+fn run_takes_inputs_by_name() {
+    use bertc_ir::Tensor;
+    let s = Sandbox::new();
+    let write = |arrays: &[(&str, Tensor)]| {
+        let file = std::fs::File::create(s.path("i.npz")).unwrap();
+        bertc::npz::write(file, arrays.iter().map(|(n, t)| (*n, t))).unwrap();
+    };
+    let ids = |v: &[i64]| Tensor::from_i64(vec![1, v.len()], v);
+    let names = ["input_ids", "attention_mask", "token_type_ids"];
+    write(&names.map(|n| (n, ids(&[1, 1, 1]))));
+    let text = String::from_utf8(s.ok("run m.onnx --input i.npz")).unwrap();
+    assert!(text.contains("pooler_output: f32 [1, 64]"), "{text}");
+    write(&[("input_ids", ids(&[1, 2, 3])), ("attention_mask", ids(&[1])), ("ids", ids(&[1]))]);
+    s.fails(
+        1,
+        "run m.onnx --input i.npz",
+        &["no input 'ids'", "'token_type_ids' is missing", "dim 1 is 1, but 'sequence' is 3"],
+    );
+    write(&names.map(|n| (n, ids(&[1_000_000]))));
+    s.fails(1, "run m.onnx --input i.npz", &["error 5"]);
+    std::fs::write(s.path("i.npz"), "no zip").unwrap();
+    s.fails(1, "run m.onnx --input i.npz", &["can't read 'i.npz'"]);
+}
+
+#[test]
+fn inspect_describes_models_and_objects() {
+    let s = Sandbox::new();
+    let text = String::from_utf8(s.ok("inspect m.onnx")).unwrap();
+    for part in ["opset 17", "input_ids", "[batch, sequence]", "matmul", "parameters"] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    for target in ["x86_64-unknown-linux-gnu", "aarch64-apple-darwin", "x86_64-pc-windows-msvc"] {
+        s.ok(&format!("m.onnx --target {target} -o bert.o"));
+        let text = String::from_utf8(s.ok("inspect bert.o")).unwrap();
+        for part in ["bert_run", "undefined symbols: none", "model bert, hash ", "[batch, sequence, 64]"] {
+            assert!(text.contains(part), "{target}: {part} in\n{text}");
+        }
+    }
+    s.fails(1, "inspect none.o", &["can't read 'none.o'"]);
+}
+
+#[test]
+fn the_demo_runs() {
+    let s = Sandbox::new();
+    let text = String::from_utf8(s.ok("demo --keep here")).unwrap();
+    for part in ["1. bertc small.onnx -o small.o", "2. cc ", "last_hidden_state:", "3. ./app 1", "ran the app"] {
+        assert!(text.contains(part), "{part} in\n{text}");
+    }
+    assert!(s.path("here/small.h").exists());
+    s.ok("demo --model m.onnx --dim sequence=1..32");
+}
