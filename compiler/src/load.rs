@@ -125,10 +125,7 @@ impl LoadedModel {
         let library = unsafe { Library::new(path) }.map_err(|e| fail(&e))?;
         let symbol = format!("{prefix}_model\0");
         // SAFETY: the symbol is data; only its address is taken here.
-        let model: *mut Model = unsafe { library.get::<*mut Model>(symbol.as_bytes()) }
-            .map_err(|e| fail(&e))?
-            .try_as_raw_ptr()
-            .map_or(std::ptr::null_mut(), <*mut c_void>::cast);
+        let model = unsafe { library.get::<*mut Model>(symbol.as_bytes()).map(|s| *s) }.map_err(|e| fail(&e))?;
         let model = NonNull::new(model).ok_or_else(|| fail(&format!("'{prefix}_model' has no address")))?;
         // SAFETY: every version of the descriptor starts with these two fields, and the symbol is 8-aligned data.
         let (version, size) = unsafe { ((*model.as_ptr()).abi_version, (*model.as_ptr()).struct_size) };
