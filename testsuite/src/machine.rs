@@ -47,7 +47,22 @@ impl Machine {
         }
     }
 
-    /// Links the C driver with a model's object and the runtime stub's sources or archive.
+    /// The runtime stub for this machine in a file of `dir`, or the driver's own threads where this compiler carries no
+    /// stub for it and none is given by `BERTC_RT`.
+    ///
+    /// # Errors
+    /// The file can't be written.
+    pub fn stub(self, dir: &Path) -> Result<PathBuf, String> {
+        let target = bertc_backends::target::Target::parse(self.name(), "generic").map_err(|e| e.to_string())?;
+        let Ok(stub) = bertc::stub::find(&target.triple, None) else {
+            return Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/threads.c"));
+        };
+        let file = dir.join("libbertc_rt.a");
+        std::fs::write(&file, &stub.bytes).map_err(|e| e.to_string())?;
+        Ok(file)
+    }
+
+    /// Links the C driver with a model's object and the runtime stub's archive, or a C file in its place.
     ///
     /// # Errors
     /// The compiler's messages.
@@ -101,8 +116,11 @@ pub fn case_bytes(case: &Case, dims: &[i64], inputs: &[String]) -> Result<Vec<u8
     Ok(bytes)
 }
 
+/// Shape and bytes of an output.
+pub type Output = (Vec<i64>, Vec<u8>);
+
 /// The outputs in a driver's result file: shape and bytes of each, for the given element sizes.
-pub fn read_outputs(path: &Path, sizes: &[usize]) -> Result<Vec<(Vec<i64>, Vec<u8>)>, String> {
+pub fn read_outputs(path: &Path, sizes: &[usize]) -> Result<Vec<Output>, String> {
     let bytes = std::fs::read(path).map_err(|e| e.to_string())?;
     let mut rest = bytes.as_slice();
     let mut take = |n: usize| -> Result<Vec<u8>, String> {
@@ -119,9 +137,4 @@ pub fn read_outputs(path: &Path, sizes: &[usize]) -> Result<Vec<(Vec<i64>, Vec<u
         out.push((shape, take(n as usize * size)?));
     }
     Ok(out)
-}
-
-/// A path for a file in a temporary folder.
-pub fn scratch(dir: &tempfile::TempDir, name: &str) -> PathBuf {
-    dir.path().join(name)
 }

@@ -1,0 +1,77 @@
+//! A model from ONNX to a linked program, against golden outputs.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use crate::golden::{self, Case, relative_error};
+use crate::machine::{Machine, case_bytes, read_outputs};
+
+/// Compiles `dir/model.onnx`, links it with the C driver, and compares all cases of `dir/model.npz`: from one object,
+/// serially and with 1 and 2 threads, which must agree bit by bit. The error is relative to the largest golden value.
+///
+/// # Errors
+/// What went wrong, or which output of which case is off by how much.
+pub fn check(machine: Machine, cpu: &str, level: u8, model: &str, dir: &Path, tolerance: f64) -> Result<(), String> {
+    let scratch = tempfile::tempdir().map_err(|e| e.to_string())?;
+    let options = bertc::CompileOptions {
+        opt_level: level,
+        target: machine.name().to_string(),
+        cpu: cpu.to_string(),
+        name: "model".to_string(),
+        verify_each: true,
+        ..Default::default()
+    };
+    let show = |e: Vec<bertc_ir::Diag>| e.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n");
+    let compiled = bertc::compile(&dir.join(format!("{model}.onnx")), &options).map_err(show)?;
+    let object = scratch.path().join("model.o");
+    let mut file = std::fs::File::create(&object).map_err(|e| e.to_string())?;
+    compiled.write_object(&mut file).map_err(show)?;
+    let program = scratch.path().join("drive");
+    machine.link(&object, "model", &machine.stub(scratch.path())?, &program)?;
+    let p = compiled.program();
+    for case in golden::read(&dir.join(format!("{model}.npz")))? {
+        let inputs: Vec<String> = p.inputs.iter().map(|i| i.name.clone()).collect();
+        let dims = dims_of(p, &case)?;
+        let file = scratch.path().join("case.bin");
+        std::fs::write(&file, case_bytes(&case, &dims, &inputs)?).map_err(|e| e.to_string())?;
+        let mut results = BTreeMap::new();
+        for threads in ["0", "1", "2"] {
+            let out = scratch.path().join("out.bin");
+            let args: Vec<OsString> = [file.clone(), out.clone(), PathBuf::from(threads)].map(Into::into).into();
+            machine.run(&program, &args)?;
+            results.insert(threads, read_outputs(&out, &vec![4; p.outputs.len()])?);
+        }
+        if results["0"] != results["1"] || results["0"] != results["2"] {
+            return Err(format!("{}: results differ between thread counts", case.name));
+        }
+        for (port, (shape, bytes)) in p.outputs.iter().zip(&results["0"]) {
+            let want = &case.outputs[&port.name];
+            let want_shape: Vec<i64> = want.shape().iter().map(|&d| d as i64).collect();
+            if *shape != want_shape {
+                return Err(format!("{}: {} has shape {shape:?}, expected {want_shape:?}", case.name, port.name));
+            }
+            let got: Vec<f32> = bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+            let want: Vec<f32> = want.iter().copied().collect();
+            let error = relative_error(&got, &want);
+            if error > tolerance {
+                return Err(format!("{}: {} is off by {error:.2e} of the largest value", case.name, port.name));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The dims' values that the case's inputs imply.
+fn dims_of(p: &bertc::Program, case: &Case) -> Result<Vec<i64>, String> {
+    let mut dims = vec![0; p.symbols.len()];
+    for port in &p.inputs {
+        let a = case.inputs.get(&port.name).ok_or_else(|| format!("the case has no input '{}'", port.name))?;
+        for (d, &n) in port.ty.shape.iter().zip(a.shape()) {
+            if let Some(s) = d.as_symbol() {
+                dims[s.0 as usize] = n as i64;
+            }
+        }
+    }
+    Ok(dims)
+}

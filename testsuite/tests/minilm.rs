@@ -1,0 +1,27 @@
+//! A real trained model, all-MiniLM-L6-v2, against ONNX Runtime at four shapes from one object per machine: the slow tier.
+//!
+//! `models/minilm/build.py DIR` makes the model and its goldens; `BERTC_MINILM=DIR` names them. Without the variable the
+//! tests are reported as skipped.
+
+use std::path::PathBuf;
+
+use bertc_testsuite::end_to_end::check;
+use bertc_testsuite::machine::Machine;
+use libtest_mimic::{Arguments, Failed, Trial};
+
+fn main() {
+    let args = Arguments::from_args();
+    let mut trials = Vec::new();
+    for (machine, cpu) in [(Machine::X86_64, "generic"), (Machine::X86_64, "native"), (Machine::Aarch64, "generic")] {
+        let dir = std::env::var_os("BERTC_MINILM").map(PathBuf::from);
+        let (Some(dir), None) = (dir.clone(), machine.missing()) else {
+            let what = if dir.is_none() { "BERTC_MINILM" } else { machine.missing().unwrap_or_default() };
+            let name = format!("minilm::{}::{cpu}::skipped for want of {what}", machine.name());
+            trials.push(Trial::test(name, || Ok(())).with_ignored_flag(true));
+            continue;
+        };
+        let run = move || check(machine, cpu, 3, "minilm", &dir, 1e-4).map_err(Failed::from);
+        trials.push(Trial::test(format!("minilm::{}::{cpu}", machine.name()), run));
+    }
+    libtest_mimic::run(&args, trials).exit();
+}
