@@ -1,3 +1,4 @@
 //! An ahead-of-time compiler for BERT-class ONNX models.
 
+pub mod import;
 pub mod stub;

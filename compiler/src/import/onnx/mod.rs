@@ -1,0 +1,113 @@
+//! The ONNX importer: `.onnx` file → tensor IR.
+//!
+//! The file is memory-mapped and decoded by prost; weights stay slices of the map. Nodes are lowered one by one
+//! ([`ops`]) onto values that may be symbolic ([`value`]), so shape arithmetic vanishes on the way. Everything that
+//! can't be imported is collected and reported at once.
+//!
+//! Two symbolic dims that meet in an elementwise op must be one: the import then starts again with the second one
+//! replaced, which is why everything below is a function of the decoded model.
+
+mod build;
+mod cx;
+mod elementwise;
+mod fold;
+mod load;
+mod movement;
+mod ops;
+mod proto;
+mod run;
+mod tensor;
+mod value;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use bertc_ir::{Diag, Graph};
+use bytes::Bytes;
+use prost::Message;
+
+use proto::ModelProto;
+
+/// What the user says about the model's dims.
+#[derive(Clone, Debug, Default)]
+pub struct ImportOptions {
+    /// Ranges of symbolic dims: name, smallest and largest value (`--dim seq=1..512`).
+    pub dims: Vec<(String, i64, i64)>,
+    /// Fixed shapes of inputs (`--shape input_ids=1x128`).
+    pub shapes: Vec<(String, Vec<i64>)>,
+}
+
+/// An imported model.
+#[derive(Clone, Debug)]
+pub struct Imported {
+    /// The graph. Every node carries the ONNX node it comes from.
+    pub graph: Graph,
+    /// Version of the default operator set.
+    pub opset: i64,
+    /// Name and version of the tool that wrote the file.
+    pub producer: String,
+    /// Remarks: dims that were limited or taken as equal.
+    pub notes: Vec<String>,
+}
+
+/// Oldest and newest version of the default operator set that is understood.
+pub const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
+
+/// Imports a model file. External data is read from its folder.
+///
+/// # Errors
+/// Every reason why the model can't be imported.
+pub fn import(path: &Path, opts: &ImportOptions) -> Result<Imported, Vec<Diag>> {
+    let bytes = load::map_file(path).map_err(|e| vec![Diag::new(format!("can't read '{}': {e}", path.display()))])?;
+    let base = path.parent().map(|p| if p.as_os_str().is_empty() { Path::new(".") } else { p });
+    import_bytes(bytes, base, opts)
+}
+
+/// Imports a model from memory. `base_dir` is the folder of its external data, if it may have any.
+///
+/// # Errors
+/// As [`import`].
+pub fn import_bytes(bytes: Bytes, base_dir: Option<&Path>, opts: &ImportOptions) -> Result<Imported, Vec<Diag>> {
+    let one = |m: String| vec![Diag::new(m)];
+    // prost refuses nesting beyond 100 levels, and lengths beyond the buffer.
+    let model = ModelProto::decode(bytes).map_err(|e| one(format!("not an ONNX model: {e}")))?;
+    let graph = model.graph.as_ref().ok_or_else(|| one("not an ONNX model: it has no graph".to_string()))?;
+    let opset = opset(&model).map_err(one)?;
+
+    let mut subst = BTreeMap::new();
+    let mut notes = Vec::new();
+    // Each round removes a symbol, so the number of rounds is limited by the number of symbols.
+    let limit = 2 + graph.input.iter().map(|i| run::rank(i)).sum::<usize>();
+    for _ in 0..limit {
+        match run::run(&model, graph, &opset, base_dir, opts, &subst) {
+            Ok((graph, mut more)) => {
+                notes.append(&mut more);
+                let producer = format!("{} {}", model.producer_name(), model.producer_version()).trim().to_string();
+                return Ok(Imported { graph, opset: opset[""], producer, notes });
+            }
+            Err(run::Failure::Equate { from, to, note }) => {
+                notes.push(note);
+                subst.insert(from, to);
+            }
+            Err(run::Failure::Diags(d)) => return Err(d),
+        }
+    }
+    Err(one("the model's dims can't be told apart".to_string()))
+}
+
+/// The versions of the operator sets, the default one under the empty name.
+fn opset(model: &ModelProto) -> Result<BTreeMap<String, i64>, String> {
+    let mut m = BTreeMap::new();
+    for o in &model.opset_import {
+        let domain = if o.domain() == "ai.onnx" { "" } else { o.domain() };
+        m.insert(domain.to_string(), o.version());
+    }
+    match m.get("") {
+        Some(v) if OPSETS.contains(v) => Ok(m),
+        Some(v) => Err(format!("opset {v} is not supported: expected {} to {}", OPSETS.start(), OPSETS.end())),
+        None => Err("the model names no version of the default operator set".to_string()),
+    }
+}

@@ -1,0 +1,84 @@
+//! Fused operators of com.microsoft, taken apart again: which fusions pay is decided for the target, later.
+
+use bertc_ir::{BinaryOp, DType, Dim, Op, ReduceOp, Scalar, UnaryOp};
+
+use super::activation::sigmoid_gate;
+use super::norm::{layer_norm, statistics};
+use crate::import::onnx::cx::Cx;
+use crate::import::onnx::value::{Affine, R, V, Val};
+
+/// `BiasGelu`: exact GELU of x + bias.
+pub fn bias_gelu(c: &mut Cx<'_>) -> R<Vec<V>> {
+    let (x, bias) = (c.input(0)?, c.input(1)?);
+    let x = c.b.binary(BinaryOp::Add, &x, &bias)?;
+    Ok(vec![c.b.unary(UnaryOp::Gelu, &x)?])
+}
+
+/// `FastGelu`: GELU by tanh, of x or of x + bias.
+pub fn fast_gelu(c: &mut Cx<'_>) -> R<Vec<V>> {
+    let mut x = c.input(0)?;
+    if let Some(bias) = c.opt(1) {
+        x = c.b.binary(BinaryOp::Add, &x, &bias)?;
+    }
+    Ok(vec![c.b.unary(UnaryOp::GeluTanh, &x)?])
+}
+
+/// `QuickGelu`: x · sigmoid(alpha · x).
+pub fn quick_gelu(c: &mut Cx<'_>) -> R<Vec<V>> {
+    let alpha = c.float("alpha", 1.702)?;
+    sigmoid_gate(c, alpha.into())
+}
+
+/// `SkipLayerNormalization`: LayerNorm of input + skip + bias; also mean, 1/deviation and the sum itself.
+pub fn skip_layer_norm(c: &mut Cx<'_>) -> R<Vec<V>> {
+    let (x, skip, gamma, beta) = (c.input(0)?, c.input(1)?, c.input(2)?, c.opt(3));
+    let eps = c.float("epsilon", 1e-12)?;
+    let mut sum = c.b.binary(BinaryOp::Add, &x, &skip)?;
+    if let Some(bias) = c.opt(4) {
+        sum = c.b.binary(BinaryOp::Add, &sum, &bias)?;
+    }
+    let y = layer_norm(c.b, &sum, &gamma, beta.as_ref(), eps)?;
+    if !c.wants(1) && !c.wants(2) {
+        // Nobody reads the statistics; their places are filled to keep the fourth output's.
+        return Ok(vec![y.clone(), y.clone(), y, sum]);
+    }
+    let axis = sum.rank().saturating_sub(1);
+    let (mean, inv) = statistics(c.b, &sum, axis, eps)?;
+    Ok(vec![y, mean, inv, sum])
+}
+
+/// `EmbedLayerNormalization`: LayerNorm of word + position + segment embeddings; also the mask's row sums.
+pub fn embed_layer_norm(c: &mut Cx<'_>) -> R<Vec<V>> {
+    let (ids, segments) = (c.input(0)?, c.opt(1));
+    let (words, positions, gamma, beta) = (c.input(2)?, c.input(3)?, c.input(5)?, c.input(6)?);
+    let (mask, given) = (c.opt(7), c.opt(8));
+    let eps = c.float("epsilon", 1e-12)?;
+    if c.int("mask_index_type", 0)? != 0 {
+        return Err("mask_index_type is not supported".into());
+    }
+    let [batch, seq] = ids.shape.clone().try_into().map_err(|_| "input_ids must have rank 2")?;
+    let at = match given {
+        Some(p) => p,
+        None => {
+            let a = Affine { base: Dim::constant(0), coef: vec![Dim::constant(0), Dim::constant(1)] };
+            Val::affine_of(DType::I64, vec![Dim::constant(1), seq], a)
+        }
+    };
+    let word = c.b.gather(&words, &ids, 0)?;
+    let position = c.b.gather(&positions, &at, 0)?;
+    let mut sum = c.b.binary(BinaryOp::Add, &word, &position)?;
+    if let Some(s) = segments {
+        let table = c.input(4)?;
+        let segment = c.b.gather(&table, &s, 0)?;
+        sum = c.b.binary(BinaryOp::Add, &sum, &segment)?;
+    }
+    let y = layer_norm(c.b, &sum, &gamma, Some(&beta), eps)?;
+    let index = match mask {
+        Some(m) => {
+            let m = c.b.cast(DType::I32, &m)?;
+            c.b.op(Op::Reduce { op: ReduceOp::Sum, axes: vec![1], keep: false }, &[&m])?
+        }
+        None => Val::splat(DType::I32, vec![batch], Scalar::Int(0)),
+    };
+    Ok(vec![y, index, sum])
+}

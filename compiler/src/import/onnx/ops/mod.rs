@@ -1,0 +1,158 @@
+//! Lowering of ONNX operators, one family a file.
+//!
+//! A lowering returns its outputs in order; fewer than the node names is an error. It must look at every attribute
+//! that changes the result: [`Cx::finish`] refuses the others.
+
+mod activation;
+mod attention;
+mod elementwise;
+mod fused;
+mod gather;
+mod matmul;
+mod movement;
+mod norm;
+mod quant;
+mod reduce;
+mod shape;
+mod softmax;
+
+use bertc_ir::{BinaryOp, CmpOp, ReduceOp, UnaryOp};
+
+use super::cx::Cx;
+use super::value::{R, V};
+
+/// A lowering.
+pub type Lower = fn(&mut Cx<'_>) -> R<Vec<V>>;
+
+/// The lowering of an operator, if there is one.
+pub fn find(domain: &str, op: &str) -> Option<Lower> {
+    match domain {
+        "" => standard(op),
+        "com.microsoft" => microsoft(op),
+        _ => None,
+    }
+}
+
+fn standard(op: &str) -> Option<Lower> {
+    Some(match op {
+        "Abs" => |c| elementwise::unary(c, UnaryOp::Abs),
+        "Add" => |c| elementwise::binary(c, BinaryOp::Add),
+        "And" => |c| elementwise::binary(c, BinaryOp::And),
+        "ArgMax" => |c| reduce::arg(c, false),
+        "ArgMin" => |c| reduce::arg(c, true),
+        "Attention" => attention::standard,
+        "BitwiseAnd" => |c| elementwise::binary(c, BinaryOp::And),
+        "BitwiseNot" => |c| elementwise::unary(c, UnaryOp::Not),
+        "BitwiseOr" => |c| elementwise::binary(c, BinaryOp::Or),
+        "BitwiseXor" => |c| elementwise::binary(c, BinaryOp::Xor),
+        "Cast" => elementwise::cast,
+        "CastLike" => elementwise::cast_like,
+        "Ceil" => |c| elementwise::unary(c, UnaryOp::Ceil),
+        "Celu" => activation::celu,
+        "Clip" => elementwise::clip,
+        "Concat" => movement::concat,
+        "Constant" => shape::constant,
+        "ConstantOfShape" => shape::constant_of_shape,
+        "Cos" => |c| elementwise::unary(c, UnaryOp::Cos),
+        "CumSum" => reduce::cum_sum,
+        "DequantizeLinear" => quant::dequantize,
+        "Div" => |c| elementwise::binary(c, BinaryOp::Div),
+        "Dropout" => elementwise::dropout,
+        "DynamicQuantizeLinear" => quant::dynamic_quantize,
+        "Elu" => activation::elu,
+        "Equal" => |c| elementwise::compare(c, CmpOp::Eq),
+        "Erf" => |c| elementwise::unary(c, UnaryOp::Erf),
+        "Exp" => |c| elementwise::unary(c, UnaryOp::Exp),
+        "Expand" => shape::expand,
+        "Flatten" => movement::flatten,
+        "Floor" => |c| elementwise::unary(c, UnaryOp::Floor),
+        "Gather" => gather::gather,
+        "GatherElements" => gather::elements,
+        "GatherND" => gather::nd,
+        "Gelu" => activation::gelu,
+        "Gemm" => matmul::gemm,
+        "Greater" => |c| elementwise::compare(c, CmpOp::Gt),
+        "GreaterOrEqual" => |c| elementwise::compare(c, CmpOp::Ge),
+        "HardSigmoid" => activation::hard_sigmoid,
+        "HardSwish" => activation::hard_swish,
+        "Identity" => elementwise::identity,
+        "IsInf" => elementwise::is_inf,
+        "IsNaN" => |c| elementwise::unary(c, UnaryOp::IsNan),
+        "LayerNormalization" => norm::layer,
+        "LeakyRelu" => activation::leaky_relu,
+        "Less" => |c| elementwise::compare(c, CmpOp::Lt),
+        "LessOrEqual" => |c| elementwise::compare(c, CmpOp::Le),
+        "Log" => |c| elementwise::unary(c, UnaryOp::Log),
+        "LogSoftmax" => |c| softmax::softmax(c, true),
+        "MatMul" => matmul::matmul,
+        "MatMulInteger" => matmul::integer,
+        "Max" => |c| elementwise::variadic(c, BinaryOp::Max),
+        "Mean" => elementwise::mean,
+        "Min" => |c| elementwise::variadic(c, BinaryOp::Min),
+        "Mish" => activation::mish,
+        "Mod" => elementwise::modulo,
+        "Mul" => |c| elementwise::binary(c, BinaryOp::Mul),
+        "Neg" => |c| elementwise::unary(c, UnaryOp::Neg),
+        "Not" => |c| elementwise::unary(c, UnaryOp::Not),
+        "Or" => |c| elementwise::binary(c, BinaryOp::Or),
+        "PRelu" => activation::prelu,
+        "Pow" => elementwise::pow,
+        "QuantizeLinear" => quant::quantize,
+        "RMSNormalization" => norm::rms,
+        "Range" => shape::range,
+        "Reciprocal" => |c| elementwise::unary(c, UnaryOp::Recip),
+        "ReduceL1" => |c| reduce::reduce(c, reduce::Kind::L1),
+        "ReduceL2" => |c| reduce::reduce(c, reduce::Kind::L2),
+        "ReduceLogSum" => |c| reduce::reduce(c, reduce::Kind::LogSum),
+        "ReduceLogSumExp" => |c| reduce::reduce(c, reduce::Kind::LogSumExp),
+        "ReduceMax" => |c| reduce::reduce(c, reduce::Kind::Plain(ReduceOp::Max)),
+        "ReduceMean" => |c| reduce::reduce(c, reduce::Kind::Plain(ReduceOp::Mean)),
+        "ReduceMin" => |c| reduce::reduce(c, reduce::Kind::Plain(ReduceOp::Min)),
+        "ReduceProd" => |c| reduce::reduce(c, reduce::Kind::Plain(ReduceOp::Prod)),
+        "ReduceSum" => |c| reduce::reduce(c, reduce::Kind::Plain(ReduceOp::Sum)),
+        "ReduceSumSquare" => |c| reduce::reduce(c, reduce::Kind::SumSquare),
+        "Relu" => |c| elementwise::unary(c, UnaryOp::Relu),
+        "Reshape" => movement::reshape,
+        "Round" => |c| elementwise::unary(c, UnaryOp::Round),
+        "Selu" => activation::selu,
+        "Shape" => shape::shape,
+        "Sigmoid" => |c| elementwise::unary(c, UnaryOp::Sigmoid),
+        "Sign" => |c| elementwise::unary(c, UnaryOp::Sign),
+        "Sin" => |c| elementwise::unary(c, UnaryOp::Sin),
+        "Size" => shape::size,
+        "Slice" => movement::slice,
+        "Softmax" => |c| softmax::softmax(c, false),
+        "Softplus" => activation::softplus,
+        "Softsign" => activation::softsign,
+        "Split" => movement::split,
+        "Sqrt" => |c| elementwise::unary(c, UnaryOp::Sqrt),
+        "Squeeze" => movement::squeeze,
+        "Sub" => |c| elementwise::binary(c, BinaryOp::Sub),
+        "Sum" => |c| elementwise::variadic(c, BinaryOp::Add),
+        "Swish" => activation::swish,
+        "Tanh" => |c| elementwise::unary(c, UnaryOp::Tanh),
+        "ThresholdedRelu" => activation::thresholded_relu,
+        "Tile" => shape::tile,
+        "Transpose" => movement::transpose,
+        "Trilu" => shape::trilu,
+        "Unsqueeze" => movement::unsqueeze,
+        "Where" => elementwise::select,
+        "Xor" => |c| elementwise::binary(c, BinaryOp::Xor),
+        _ => return None,
+    })
+}
+
+fn microsoft(op: &str) -> Option<Lower> {
+    Some(match op {
+        "Attention" => attention::microsoft,
+        "BiasGelu" => fused::bias_gelu,
+        "DequantizeLinear" => quant::dequantize,
+        "EmbedLayerNormalization" => fused::embed_layer_norm,
+        "FastGelu" => fused::fast_gelu,
+        "Gelu" => |c| elementwise::unary(c, UnaryOp::Gelu),
+        "QuantizeLinear" => quant::quantize,
+        "QuickGelu" => fused::quick_gelu,
+        "SkipLayerNormalization" => fused::skip_layer_norm,
+        _ => return None,
+    })
+}

@@ -1,0 +1,416 @@
+//! One walk over a decoded model.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::path::Path;
+
+use bertc_ir::{Diag, Dim, Graph, Loc, TensorType};
+
+use super::ImportOptions;
+use super::build::Builder;
+use super::cx::Cx;
+use super::load::External;
+use super::ops;
+use super::proto::attribute_proto::AttributeType;
+use super::proto::tensor_shape_proto::dimension::Value as DimValue;
+use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
+use super::tensor::{dtype, tensor};
+use super::value::{R, Stop, V, Val};
+
+/// Range of a dim that the user says nothing about.
+const DEFAULT_RANGE: (i64, i64) = (1, 65536);
+
+/// What a symbol is replaced by.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Replacement {
+    /// A number.
+    Const(i64),
+    /// Another symbol.
+    Symbol(String),
+}
+
+/// Why a walk ended early.
+pub enum Failure {
+    /// Errors.
+    Diags(Vec<Diag>),
+    /// Symbol `from` must be `to`: walk again.
+    Equate { from: String, to: Replacement, note: String },
+}
+
+/// Number of dims of a model input.
+pub fn rank(i: &ValueInfoProto) -> usize {
+    tensor_type(i).and_then(|t| t.shape.as_ref()).map_or(0, |s| s.dim.len())
+}
+
+fn tensor_type(i: &ValueInfoProto) -> Option<&type_proto::Tensor> {
+    match i.r#type.as_ref()?.value.as_ref()? {
+        type_proto::Value::TensorType(t) => Some(t),
+        _ => None,
+    }
+}
+
+/// The names that are in scope: values, initializers not looked at yet, and what failed.
+struct Scope<'a> {
+    values: HashMap<&'a str, V>,
+    initializers: HashMap<&'a str, &'a TensorProto>,
+    poisoned: BTreeSet<&'a str>,
+}
+
+struct Run<'a> {
+    b: Builder,
+    opset: &'a BTreeMap<String, i64>,
+    external: External,
+    scope: Scope<'a>,
+    errors: Vec<Diag>,
+}
+
+/// Imports `graph` with symbols replaced by `subst`.
+pub fn run(
+    model: &ModelProto,
+    graph: &GraphProto,
+    opset: &BTreeMap<String, i64>,
+    base_dir: Option<&Path>,
+    opts: &ImportOptions,
+    subst: &BTreeMap<String, Replacement>,
+) -> Result<(Graph, Vec<String>), Failure> {
+    let name = if graph.name().is_empty() { "main".to_string() } else { identifier(graph.name()) };
+    let b = Builder { graph: Graph::new(name), notes: Vec::new(), loc: Loc::Unknown };
+    let scope = Scope { values: HashMap::new(), initializers: HashMap::new(), poisoned: BTreeSet::new() };
+    let mut r = Run { b, opset, external: External::new(base_dir), scope, errors: Vec::new() };
+    if !graph.sparse_initializer.is_empty() {
+        r.errors.push(Diag::new("sparse initializers are not supported"));
+    }
+    if let Some(f) = model.functions.first() {
+        r.errors.push(
+            Diag::new(format!("the model has local functions ('{}'), which are not supported", f.name()))
+                .note("inline them first: onnx.inliner.inline_local_functions"),
+        );
+    }
+    r.add_initializers(graph);
+    r.inputs(graph, opts, subst);
+    r.nodes(&graph.node)?;
+    r.outputs(graph)?;
+    if r.errors.is_empty() {
+        r.b.graph.remove_dead();
+        Ok((r.b.graph, r.b.notes))
+    } else {
+        Err(Failure::Diags(r.errors))
+    }
+}
+
+/// `name` with everything that an identifier can't have replaced by `_`.
+fn identifier(name: &str) -> String {
+    let mut s: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+    if s.is_empty() || s.starts_with(|c: char| c.is_ascii_digit()) {
+        s.insert(0, '_');
+    }
+    s
+}
+
+impl<'a> Run<'a> {
+    fn add_initializers(&mut self, graph: &'a GraphProto) {
+        for t in &graph.initializer {
+            self.scope.initializers.insert(t.name(), t);
+        }
+    }
+
+    fn inputs(&mut self, graph: &'a GraphProto, opts: &ImportOptions, subst: &BTreeMap<String, Replacement>) {
+        let inputs: Vec<_> = graph.input.iter().filter(|i| !self.scope.initializers.contains_key(i.name())).collect();
+        // The pins first: a dim that one input fixes is fixed in all of them.
+        let mut pins: BTreeMap<String, i64> = BTreeMap::new();
+        for (name, shape) in &opts.shapes {
+            match inputs.iter().find(|i| i.name() == name) {
+                Some(i) => self.pin(i, shape, &mut pins),
+                None => {
+                    let known: Vec<&str> = inputs.iter().map(|i| i.name()).collect();
+                    let d = Diag::new(format!("a shape is given for '{name}', which is not an input"));
+                    self.errors.push(d.note(format!("inputs: {}", known.join(", "))));
+                }
+            }
+        }
+        for i in &inputs {
+            match self.input_type(i, opts, subst, &pins) {
+                Ok(ty) => {
+                    let id = self.b.graph.add_input(i.name(), ty);
+                    let v = self.b.wrap(id);
+                    self.scope.values.insert(i.name(), v);
+                }
+                Err(m) => {
+                    self.scope.poisoned.insert(i.name());
+                    self.errors.push(Diag::new(format!("input '{}': {m}", i.name())));
+                }
+            }
+        }
+        for (name, ..) in &opts.dims {
+            let known = inputs.iter().any(|i| (0..rank(i)).any(|k| dim_name(i, k).as_ref() == Some(name)));
+            if !known {
+                let all: Vec<&str> = self.b.graph.symbols.iter().map(|(_, s)| s.name.as_str()).collect();
+                let d = Diag::new(format!("a range is given for '{name}', which is not a dim of an input"));
+                self.errors.push(d.note(format!("dims: {}", all.join(", "))));
+            }
+        }
+    }
+
+    fn pin(&mut self, i: &ValueInfoProto, shape: &[i64], pins: &mut BTreeMap<String, i64>) {
+        if shape.len() != rank(i) {
+            let m = format!("input '{}' has {} dims, the given shape {}", i.name(), rank(i), shape.len());
+            self.errors.push(Diag::new(m));
+            return;
+        }
+        for (k, &n) in shape.iter().enumerate() {
+            let had = match dim_name(i, k) {
+                Some(name) => pins.insert(name, n),
+                None => const_dim(i, k),
+            };
+            if n < 0 || had.is_some_and(|h| h != n) {
+                let expected = had.map_or_else(|| "a size".to_string(), |h| h.to_string());
+                let m = format!("dim {k} of input '{}' is {n}, expected {expected}", i.name());
+                self.errors.push(Diag::new(m));
+            }
+        }
+    }
+
+    fn input_type(
+        &mut self,
+        i: &ValueInfoProto,
+        opts: &ImportOptions,
+        subst: &BTreeMap<String, Replacement>,
+        pins: &BTreeMap<String, i64>,
+    ) -> Result<TensorType, String> {
+        let t = tensor_type(i).ok_or("only tensors are supported")?;
+        let dtype = dtype(t.elem_type())?;
+        if t.shape.is_none() {
+            return Err("its rank is unknown".to_string());
+        }
+        if rank(i) > bertc_ir::infer::MAX_RANK {
+            return Err(format!("rank {} is above the limit of {}", rank(i), bertc_ir::infer::MAX_RANK));
+        }
+        let mut shape = Vec::new();
+        for k in 0..rank(i) {
+            let Some(mut name) = dim_name(i, k) else {
+                shape.push(Dim::constant(const_dim(i, k).unwrap_or(0)));
+                continue;
+            };
+            // A replaced symbol keeps what was said about its own range.
+            let (mut lo, mut hi) = DEFAULT_RANGE;
+            let mut fixed = None;
+            loop {
+                fixed = fixed.or_else(|| pins.get(&name).copied());
+                for (_, a, b) in opts.dims.iter().filter(|d| d.0 == name) {
+                    // Without a word from the user the default is a guess; with one it counts alone.
+                    (lo, hi) = if (lo, hi) == DEFAULT_RANGE { (*a, *b) } else { (lo.max(*a), hi.min(*b)) };
+                }
+                match subst.get(&name) {
+                    Some(Replacement::Const(c)) => {
+                        if fixed.is_some_and(|f| f != *c) {
+                            return Err(format!("dim {k} ('{name}') must be {c}"));
+                        }
+                        fixed = Some(*c);
+                        break;
+                    }
+                    Some(Replacement::Symbol(s)) => name = s.clone(),
+                    None => break,
+                }
+            }
+            if let Some(c) = fixed {
+                shape.push(Dim::constant(c));
+                continue;
+            }
+            if lo < 0 || lo > hi {
+                return Err(format!("dim {k} ('{name}') has the empty range {lo}..={hi}"));
+            }
+            let known = self.b.graph.symbols.find(&name);
+            // Ranges of the same symbol in several inputs: the default gives way to a stated one.
+            let (lo, hi) = match known.map(|s| self.b.graph.symbols.get(s)) {
+                Some(s) if (lo, hi) == DEFAULT_RANGE => (s.min, s.max),
+                _ => (lo, hi),
+            };
+            let s = self.b.graph.symbols.intern(&name, lo, hi);
+            if known.is_some_and(|k| {
+                let k = self.b.graph.symbols.get(k);
+                k.min > k.max
+            }) {
+                return Err(format!("dim {k} ('{name}') has an empty range"));
+            }
+            shape.push(Dim::symbol(s));
+        }
+        Ok(TensorType::new(dtype, shape))
+    }
+
+    fn nodes(&mut self, nodes: &'a [NodeProto]) -> Result<(), Failure> {
+        nodes.iter().try_for_each(|n| self.node(n))
+    }
+
+    fn node(&mut self, n: &'a NodeProto) -> Result<(), Failure> {
+        let domain = if n.domain() == "ai.onnx" { "" } else { n.domain() };
+        let op = if domain.is_empty() { n.op_type().to_string() } else { format!("{domain}.{}", n.op_type()) };
+        let name = if n.name().is_empty() { n.output.first().cloned().unwrap_or_default() } else { n.name().into() };
+        self.b.loc = Loc::Node { name, op };
+        // What a failed node feeds fails for no reason of its own.
+        let poisoned = n.input.iter().any(|i| self.scope.poisoned.contains(i.as_str()));
+        // An operator that doesn't exist here is reported even then: all of them at once.
+        let known = ops::find(domain, n.op_type());
+        let opset = self.opset.get(domain).copied();
+        let result = match (known, opset) {
+            _ if domain.is_empty() && n.op_type() == "If" && !poisoned => return self.branch(n),
+            (None, _) => Err(Stop::from("the operator is not supported")),
+            (_, None) => Err(Stop::Fail(format!("the model names no version of the operator set '{domain}'"))),
+            (Some(_), _) if poisoned => Ok(Vec::new()),
+            (Some(f), Some(v)) => self.lower(n, f, v),
+        };
+        let ok = match result {
+            Ok(outs) if !poisoned => {
+                for (name, v) in n.output.iter().zip(outs).filter(|(name, _)| !name.is_empty()) {
+                    self.scope.values.insert(name, v);
+                }
+                true
+            }
+            Ok(_) => false,
+            Err(e) => {
+                self.fail(e, opset.or_else(|| self.opset.get("").copied()))?;
+                false
+            }
+        };
+        for o in n.output.iter().filter(|o| !o.is_empty()) {
+            if !ok || !self.scope.values.contains_key(o.as_str()) {
+                self.scope.poisoned.insert(o);
+                if ok {
+                    let d = Diag::new(format!("output '{o}' is not supported")).at(self.b.loc.clone());
+                    self.errors.push(d);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn lower(&mut self, n: &'a NodeProto, f: ops::Lower, opset: i64) -> R<Vec<V>> {
+        let mut ins = Vec::with_capacity(n.input.len());
+        for i in &n.input {
+            ins.push(if i.is_empty() { None } else { Some(self.value(i)?) });
+        }
+        let mut cx = Cx::new(&mut self.b, n, opset, ins, &mut self.external);
+        let outs = f(&mut cx)?;
+        cx.finish()?;
+        Ok(outs)
+    }
+
+    fn value(&mut self, name: &'a str) -> R<V> {
+        if let Some(v) = self.scope.values.get(name) {
+            return Ok(v.clone());
+        }
+        let t = self.scope.initializers.get(name);
+        let t = t.ok_or_else(|| Stop::Fail(format!("value '{name}' is used before it is defined")))?;
+        let t = tensor(t, &mut self.external).map_err(|m| Stop::Fail(format!("initializer '{name}': {m}")))?;
+        let v = Val::constant(t);
+        self.scope.values.insert(name, v.clone());
+        Ok(v)
+    }
+
+    /// `If` whose condition is known: the nodes of one branch.
+    fn branch(&mut self, n: &'a NodeProto) -> Result<(), Failure> {
+        let loc = self.b.loc.clone();
+        let cond = n.input.first().ok_or_else(|| Stop::from("input 0 is missing")).and_then(|i| self.value(i));
+        let known =
+            cond.and_then(|c| c.as_splat().ok_or_else(|| Stop::from("the condition is not known at compile time")));
+        let body = known.and_then(|c| {
+            let name = if c.to_int() != 0 { "then_branch" } else { "else_branch" };
+            let a = n.attribute.iter().find(|a| a.name() == name && a.r#type() == AttributeType::Graph);
+            a.and_then(|a| a.g.as_ref()).ok_or_else(|| Stop::Fail(format!("attribute '{name}' is missing")))
+        });
+        match body {
+            Ok(g) => {
+                self.add_initializers(g);
+                self.nodes(&g.node)?;
+                self.b.loc = loc;
+                for (o, inner) in n.output.iter().zip(&g.output) {
+                    if self.scope.poisoned.contains(inner.name()) {
+                        self.scope.poisoned.insert(o);
+                        continue;
+                    }
+                    match self.value(inner.name()) {
+                        Ok(v) => drop(self.scope.values.insert(o, v)),
+                        Err(e) => {
+                            self.scope.poisoned.insert(o);
+                            self.fail(e, None)?;
+                        }
+                    }
+                }
+                Ok(())
+            }
+            Err(e) => {
+                self.scope.poisoned.extend(n.output.iter().map(String::as_str));
+                self.fail(e, self.opset.get("").copied())
+            }
+        }
+    }
+
+    fn outputs(&mut self, graph: &'a GraphProto) -> Result<(), Failure> {
+        if graph.output.is_empty() {
+            self.errors.push(Diag::new("the model has no outputs"));
+        }
+        for o in &graph.output {
+            if self.scope.poisoned.contains(o.name()) {
+                continue;
+            }
+            self.b.loc = Loc::Unknown;
+            let v = self.value(o.name()).and_then(|v| self.b.get(&v));
+            match v {
+                Ok(id) => self.b.graph.add_output(o.name(), id),
+                Err(Stop::Fail(m)) => self.errors.push(Diag::new(format!("output '{}': {m}", o.name()))),
+                Err(e) => self.fail(e, None)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Records an error at the current node, or asks for another walk.
+    fn fail(&mut self, e: Stop, opset: Option<i64>) -> Result<(), Failure> {
+        match e {
+            Stop::Fail(m) => {
+                let opset = opset.map_or_else(String::new, |v| format!(" (opset {v})"));
+                self.errors.push(Diag::new(format!("{m}{opset}")).at(self.b.loc.clone()));
+                Ok(())
+            }
+            Stop::Equate(from, to) => {
+                let s = &self.b.graph.symbols;
+                let name = |d: &Dim| d.as_symbol().map(|i| s.get(i).name.clone());
+                let to_text = to.display(s).to_string();
+                match (name(&from), to.as_const(), name(&to)) {
+                    (Some(f), Some(c), _) => {
+                        let note = format!("dim {f} is fixed to {c}: {} needs it", self.b.loc);
+                        Err(Failure::Equate { from: f, to: Replacement::Const(c), note })
+                    }
+                    (Some(f), _, Some(t)) => {
+                        let note = format!("dim {f} is taken as equal to {t}: {} needs it", self.b.loc);
+                        Err(Failure::Equate { from: f, to: Replacement::Symbol(t), note })
+                    }
+                    _ => {
+                        let m = format!("dims {} and {to_text} differ", from.display(s));
+                        self.errors.push(Diag::new(m).at(self.b.loc.clone()));
+                        Ok(())
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The size of dim `k`, if it is fixed.
+fn const_dim(i: &ValueInfoProto, k: usize) -> Option<i64> {
+    match tensor_type(i)?.shape.as_ref()?.dim.get(k)?.value {
+        // Some tools write unknown dims as 0 or -1.
+        Some(DimValue::DimValue(v)) if v > 0 => Some(v),
+        _ => None,
+    }
+}
+
+/// The symbol of dim `k`, if it isn't fixed.
+fn dim_name(i: &ValueInfoProto, k: usize) -> Option<String> {
+    let d = tensor_type(i)?.shape.as_ref()?.dim.get(k)?;
+    if const_dim(i, k).is_some() {
+        return None;
+    }
+    Some(match &d.value {
+        Some(DimValue::DimParam(p)) if !p.is_empty() => identifier(p),
+        _ => format!("{}_dim{k}", identifier(i.name())),
+    })
+}

@@ -1,0 +1,101 @@
+//! Constant tensors: `TensorProto` to [`Tensor`], raw, typed or external.
+
+use bertc_ir::{DType, Tensor};
+use bytes::Bytes;
+
+use super::load::External;
+use super::proto::{TensorProto, tensor_proto};
+
+/// The element type with ONNX number `n`.
+///
+/// # Errors
+/// Types that tensors of the IR can't have (strings, complex numbers, 8-bit and narrower floats, 4-bit integers).
+pub fn dtype(n: i32) -> Result<DType, String> {
+    use tensor_proto::DataType as T;
+    Ok(match T::try_from(n) {
+        Ok(T::Float) => DType::F32,
+        Ok(T::Uint8) => DType::U8,
+        Ok(T::Int8) => DType::I8,
+        Ok(T::Uint16) => DType::U16,
+        Ok(T::Int16) => DType::I16,
+        Ok(T::Int32) => DType::I32,
+        Ok(T::Int64) => DType::I64,
+        Ok(T::Bool) => DType::Bool,
+        Ok(T::Float16) => DType::F16,
+        Ok(T::Double) => DType::F64,
+        Ok(T::Uint32) => DType::U32,
+        Ok(T::Uint64) => DType::U64,
+        Ok(T::Bfloat16) => DType::BF16,
+        Ok(t) => return Err(format!("element type {} is not supported", t.as_str_name().to_lowercase())),
+        Err(_) => return Err(format!("element type {n} is unknown")),
+    })
+}
+
+/// The tensor of a `TensorProto`. Raw and external data are slices of the file's map, not copies.
+///
+/// # Errors
+/// What is wrong with it: type, dims, data of another size, external data out of reach.
+pub fn tensor(t: &TensorProto, external: &mut External) -> Result<Tensor, String> {
+    let dtype = dtype(t.data_type())?;
+    let shape: Vec<usize> = (t.dims.iter().map(|&d| usize::try_from(d)).collect::<Result<_, _>>())
+        .map_err(|_| format!("dims {:?} are negative", t.dims))?;
+    if shape.len() > bertc_ir::infer::MAX_RANK {
+        return Err(format!("rank {} is above the limit of {}", shape.len(), bertc_ir::infer::MAX_RANK));
+    }
+    if t.segment.is_some() {
+        return Err("segmented tensors are not supported".to_string());
+    }
+    let bytes = shape.iter().try_fold(dtype.size(), |a, &d| a.checked_mul(d)).ok_or("its size overflows 64 bits")?;
+    let data = if t.data_location() == tensor_proto::DataLocation::External {
+        external_data(t, bytes as u64, external)?
+    } else if let Some(raw) = &t.raw_data {
+        raw.clone()
+    } else {
+        typed_data(t, dtype)
+    };
+    // A bool of a stray byte value would be neither 0 nor 1 in arithmetic.
+    let data = if dtype == DType::Bool && data.iter().any(|&b| b > 1) {
+        data.iter().map(|&b| u8::from(b != 0)).collect::<Vec<u8>>().into()
+    } else {
+        data
+    };
+    let found = data.len();
+    Tensor::new(dtype, shape, data)
+        .ok_or_else(|| format!("dims {:?} of {dtype} need {bytes} bytes, the file has {found}", t.dims))
+}
+
+fn external_data(t: &TensorProto, bytes: u64, external: &mut External) -> Result<Bytes, String> {
+    let (mut location, mut offset, mut length) = (None, 0u64, None);
+    for e in &t.external_data {
+        let number = || e.value().parse::<u64>().map_err(|_| format!("external data {} '{}'", e.key(), e.value()));
+        match e.key() {
+            "location" => location = Some(e.value()),
+            "offset" => offset = number()?,
+            "length" => length = Some(number()?),
+            _ => {}
+        }
+    }
+    let location = location.ok_or("external data without a location")?;
+    if let Some(n) = length.filter(|&n| n != bytes) {
+        return Err(format!("external data has length {n}, its type needs {bytes}"));
+    }
+    external.slice(location, offset, Some(bytes))
+}
+
+fn typed_data(t: &TensorProto, dtype: DType) -> Bytes {
+    let v: Vec<u8> = match dtype {
+        DType::F32 => t.float_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::F64 => t.double_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::I64 => t.int64_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::U64 => t.uint64_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::U32 => t.uint64_data.iter().flat_map(|&v| (v as u32).to_le_bytes()).collect(),
+        // Narrow types, 16-bit floats as their bits among them, lie in the low bits of an int32.
+        DType::I32 => t.int32_data.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        DType::I16 | DType::U16 | DType::F16 | DType::BF16 => {
+            t.int32_data.iter().flat_map(|&v| (v as u16).to_le_bytes()).collect()
+        }
+        DType::I8 | DType::U8 => t.int32_data.iter().map(|&v| v as u8).collect(),
+        DType::Bool => t.int32_data.iter().map(|&v| u8::from(v != 0)).collect(),
+    };
+    v.into()
+}
