@@ -18,6 +18,7 @@ mod proto;
 mod run;
 mod tensor;
 mod value;
+mod widen;
 
 #[cfg(test)]
 mod tests;
@@ -84,6 +85,7 @@ pub fn import_bytes(bytes: Bytes, base_dir: Option<&Path>, opts: &ImportOptions)
     for _ in 0..limit {
         match run::run(&model, graph, &opset, base_dir, opts, &subst) {
             Ok((graph, mut more)) => {
+                let graph = widen::widen(graph).map_err(|d| vec![d])?;
                 notes.append(&mut more);
                 let producer = format!("{} {}", model.producer_name(), model.producer_version()).trim().to_string();
                 return Ok(Imported { graph, opset: opset[""], producer, notes });
