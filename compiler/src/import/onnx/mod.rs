@@ -81,7 +81,7 @@ pub fn import_bytes(bytes: Bytes, base_dir: Option<&Path>, opts: &ImportOptions)
     let mut subst = BTreeMap::new();
     let mut notes = Vec::new();
     // Each round removes a symbol, so the number of rounds is limited by the number of symbols.
-    let limit = 2 + graph.input.iter().map(|i| run::rank(i)).sum::<usize>();
+    let limit = 2 + graph.input.iter().map(run::rank).sum::<usize>();
     for _ in 0..limit {
         match run::run(&model, graph, &opset, base_dir, opts, &subst) {
             Ok((graph, mut more)) => {

@@ -140,7 +140,7 @@ fn float_range(start: &V, limit: &V, delta: &V) -> R<Vec<V>> {
         return Err("the limits of a range of floats must be constants".into());
     };
     let n = ((b - a) / d).ceil().max(0.0);
-    if !(n <= (1 << 20) as f64) {
+    if n.is_nan() || n > (1 << 20) as f64 {
         return Err(format!("a range of {n} floats is above the limit").into());
     }
     let e = (0..n as usize).map(|i| Scalar::Float(a + i as f64 * d));
