@@ -89,7 +89,10 @@ pub fn run(o: &DemoOptions) -> Result<(), Vec<Diag>> {
 
     for threads in ["1", "0"] {
         let step = if threads == "1" { 3 } else { 4 };
-        say(&format!("\n{step}. ./app {threads}{}\n", if threads == "0" { "   (one thread for each CPU)" } else { "" }))?;
+        say(&format!(
+            "\n{step}. ./app {threads}{}\n",
+            if threads == "0" { "   (one thread for each CPU)" } else { "" }
+        ))?;
         let start = Instant::now();
         let app = dir.join(app_name());
         let out = Command::new(&app).arg(threads).output();

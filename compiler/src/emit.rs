@@ -7,11 +7,11 @@ use bertc_backends::object::ObjectStats;
 use bertc_ir::{Diag, Symbols};
 
 use crate::driver::{self, Compiled, Front, refuse_overwrite};
-use crate::{link, stub};
 use crate::options::{CompileOptions, Emit, name_of, symbol_prefix};
 use crate::output::{Staged, to_stdout};
 use crate::progress::{Phase, Progress, size, time};
 use crate::report::{Level, show};
+use crate::{link, stub};
 
 /// What the main command was asked to do.
 #[derive(Clone, Debug)]

@@ -199,7 +199,8 @@ mod tests {
         for (name, prefix) in [("bert", "bert"), ("bert-base.v2", "bert_base_v2"), ("_x", "x"), ("ünder", "nder")] {
             assert_eq!(symbol_prefix(name).unwrap(), prefix);
         }
-        for (name, why) in [("", "no letter"), ("---", "no letter"), ("7b", "digit"), ("-7b", "as '7b'"), ("bertc", "bertc.h")]
+        for (name, why) in
+            [("", "no letter"), ("---", "no letter"), ("7b", "digit"), ("-7b", "as '7b'"), ("bertc", "bertc.h")]
         {
             let e = symbol_prefix(name).unwrap_err();
             assert!(e.message.contains(why), "{e}");

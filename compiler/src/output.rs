@@ -40,11 +40,7 @@ impl Staged {
     ///
     /// # Errors
     /// As [`Staged::add`].
-    pub fn fill(
-        &mut self,
-        path: &Path,
-        write: impl FnOnce(&Path) -> Result<(), Vec<Diag>>,
-    ) -> Result<(), Vec<Diag>> {
+    pub fn fill(&mut self, path: &Path, write: impl FnOnce(&Path) -> Result<(), Vec<Diag>>) -> Result<(), Vec<Diag>> {
         let file = create(path).map_err(|d| vec![d])?;
         write(file.path())?;
         self.files.push((file, path.to_path_buf()));
@@ -78,9 +74,7 @@ fn create(path: &Path) -> Result<NamedTempFile, Diag> {
     };
     let mut builder = tempfile::Builder::new();
     builder.prefix(".bertc-").suffix(".tmp").permissions_like_created();
-    builder
-        .tempfile_in(folder)
-        .map_err(|e| Diag::new(format!("can't write '{}': {}", path.display(), e.into_plain())))
+    builder.tempfile_in(folder).map_err(|e| Diag::new(format!("can't write '{}': {}", path.display(), e.into_plain())))
 }
 
 /// The permissions of an ordinary new file: temporary files are private by default.

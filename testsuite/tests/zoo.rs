@@ -46,4 +46,3 @@ fn models() -> Vec<String> {
     names.sort();
     names
 }
-

@@ -480,3 +480,6 @@ impl Lowering<'_> {
         self.step(v, c, tasks)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,12 +5,11 @@ use std::collections::BTreeMap;
 
 use bertc_ir::kernel::interp::{self, Memory};
 use bertc_ir::{
-    BinaryOp, CmpOp, DType, Dim, Graph, Loc, Op, ReduceOp, Scalar, Tensor, TensorType, UnaryOp, ValueId,
-    eval::eval,
+    BinaryOp, CmpOp, DType, Dim, Graph, Loc, Op, ReduceOp, Scalar, Tensor, TensorType, UnaryOp, ValueId, eval::eval,
 };
 
 use super::lower;
-use crate::pack::packed_bytes;
+use crate::pack::write_packed;
 use crate::plan::{Arg, Program};
 use crate::target::Target;
 
@@ -27,7 +26,9 @@ fn interpret(p: &Program, dims: &[i64], inputs: &[Tensor]) -> Result<Vec<Tensor>
         place.insert((1, i), memory.add(vec![0xa5; bytes]));
     }
     for (i, c) in p.consts.iter().enumerate() {
-        place.insert((2, i), memory.add(packed_bytes(c)));
+        let mut bytes = Vec::new();
+        write_packed(c, &mut bytes).unwrap();
+        place.insert((2, i), memory.add(bytes));
     }
     // One buffer a slot, so that sharing a slot wrongly shows.
     for (i, s) in p.slots.iter().enumerate() {
@@ -96,7 +97,8 @@ impl Case {
             self.seed = self.seed.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             (self.seed >> 33) as i64 % 1000
         };
-        let value = |v: i64| if dtype.is_float() { Scalar::Float(v as f64 / 250.0 - 2.0) } else { Scalar::Int((v % 7).into()) };
+        let value =
+            |v: i64| if dtype.is_float() { Scalar::Float(v as f64 / 250.0 - 2.0) } else { Scalar::Int((v % 7).into()) };
         (0..n).map(|_| value(next())).collect()
     }
 

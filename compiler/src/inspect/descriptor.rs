@@ -43,7 +43,8 @@ impl<'a> Memory<'a> {
             for (at, r) in s.relocations().filter(|(_, r)| r.size() == 64) {
                 let offset = at.checked_sub(base)?;
                 // Mach-O and COFF keep the addend in the place itself.
-                let implicit = if r.has_implicit_addend() { m.int(Place { section: s.index(), offset }, 8)? } else { 0 };
+                let implicit =
+                    if r.has_implicit_addend() { m.int(Place { section: s.index(), offset }, 8)? } else { 0 };
                 let addend = r.addend().wrapping_add(implicit);
                 let target = match r.target() {
                     RelocationTarget::Symbol(i) => m.place_of(&file.symbol_by_index(i).ok()?),
