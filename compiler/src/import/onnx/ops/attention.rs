@@ -1,13 +1,14 @@
 //! Attention operators, taken apart.
 
-use bertc_ir::{BinaryOp, CmpOp, DType, Dim, Op, Scalar, Tensor};
+use bertc_ir::{BinaryOp, CmpOp, DType, Dim, Op, ReduceOp, Scalar, Tensor};
 
 use crate::import::onnx::build::Builder;
 use crate::import::onnx::cx::Cx;
 use crate::import::onnx::value::{Affine, R, Stop, V, Val};
 
-/// softmax(scale · q·kᵀ + bias…) · v on [batch, heads, length, size] operands.
-fn attend(b: &mut Builder, [q, k, v]: [&V; 3], scale: f64, bias: &[V]) -> R<V> {
+/// softmax(scale · q·kᵀ + bias…) · v on [batch, heads, length, size] operands. With `empty_is_zero`, a query that no
+/// key is left for gives zeros.
+fn attend(b: &mut Builder, [q, k, v]: [&V; 3], scale: f64, bias: &[V], empty_is_zero: bool) -> R<V> {
     b.require_equal(&q.shape[3], &k.shape[3])?;
     let s = b.op(Op::MatMul { trans_b: true }, &[q, k])?;
     let scale = b.scalar(s.dtype, scale);
@@ -20,7 +21,14 @@ fn attend(b: &mut Builder, [q, k, v]: [&V; 3], scale: f64, bias: &[V]) -> R<V> {
         }
     }
     let axis = s.rank() - 1;
-    let p = b.op(Op::Softmax { axis }, &[&s])?;
+    let mut p = b.op(Op::Softmax { axis }, &[&s])?;
+    if empty_is_zero {
+        // A row without a key: -inf everywhere, of which the softmax is NaN.
+        let max = b.op(Op::Reduce { op: ReduceOp::Max, axes: vec![axis], keep: true }, &[&s])?;
+        let (inf, zero) = (b.scalar(s.dtype, f64::NEG_INFINITY), b.scalar(s.dtype, 0.0));
+        let none = b.compare(CmpOp::Eq, &max, &inf)?;
+        p = b.select(&none, &zero, &p)?;
+    }
     b.require_equal(&p.shape[3], &v.shape[2])?;
     b.op(Op::MatMul { trans_b: false }, &[&p, v])
 }
@@ -87,7 +95,7 @@ pub fn microsoft(c: &mut Cx<'_>) -> R<Vec<V>> {
         bias.push(microsoft_mask(c, &m, &x, filter)?);
     }
     bias.extend(c.opt(5));
-    let y = attend(c.b, [&parts[0], &parts[1], &parts[2]], scale, &bias)?;
+    let y = attend(c.b, [&parts[0], &parts[1], &parts[2]], scale, &bias, false)?;
     Ok(vec![join_heads(c.b, &y)?])
 }
 
@@ -161,6 +169,6 @@ pub fn standard(c: &mut Cx<'_>) -> R<Vec<V>> {
             m
         });
     }
-    let y = attend(c.b, [&q, &k, &v], scale, &bias)?;
+    let y = attend(c.b, [&q, &k, &v], scale, &bias, !bias.is_empty())?;
     Ok(vec![if packed { join_heads(c.b, &y)? } else { y }])
 }

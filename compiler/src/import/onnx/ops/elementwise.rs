@@ -44,7 +44,7 @@ pub fn mean(c: &mut Cx<'_>) -> R<Vec<V>> {
 /// `Mod`: C's `fmod` or Python's `%`.
 pub fn modulo(c: &mut Cx<'_>) -> R<Vec<V>> {
     let fmod = c.flag("fmod", false)?;
-    if !fmod && c.input(0)?.dtype.is_float() {
+    if !fmod && c.input(0)?.dtype.is_float() && c.opset < 28 {
         return Err("floats need fmod=1".into());
     }
     binary(c, if fmod { BinaryOp::Rem } else { BinaryOp::Mod })
