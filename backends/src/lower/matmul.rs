@@ -8,7 +8,7 @@ use bertc_ir::{CmpOp, DType, Dim};
 
 use super::LANES;
 use super::ctx::Ctx;
-use super::nest::{fold_over, loop_over, scalar_nest, strides, vector_end, when};
+use super::nest::{fold_over, loop_over, scalar_nest, strides, when};
 use crate::plan::Arg;
 
 type Tasks = Option<Vec<(Dim, i64)>>;
@@ -30,14 +30,10 @@ pub struct Tile {
 }
 
 impl Tile {
-    /// The tile that a register file holds: accumulators, one vector of the right operand per column vector, and one
-    /// broadcast; without fused multiply-add one more register holds the product.
-    pub fn for_registers(count: usize, fma: bool) -> Tile {
-        match (count, fma) {
-            (32.., _) => Tile { rows: 6, vectors: 4 },
-            (_, true) => Tile { rows: 6, vectors: 2 },
-            (_, false) => Tile { rows: 4, vectors: 2 },
-        }
+    /// The tile that a register file holds: the accumulators, and for one k the right operand's vectors and an element
+    /// of each row.
+    pub fn for_registers(count: usize) -> Tile {
+        Tile { rows: 4, vectors: if count >= 32 { 4 } else { 2 } }
     }
 }
 
@@ -224,34 +220,30 @@ impl Gemm<'_> {
         let b0 = c.b.add(b0, base.b);
         let zero = c.imm(elem, LANES, 0.0);
         let init = vec![zero; (rows * vectors) as usize];
-        let step = |c: &mut Ctx, k: Reg, acc: &[Reg], unroll: i64| {
+        // One k a pass: Cranelift places loads before the arithmetic of their block, so every operand of an unrolled
+        // body would want a register at once.
+        let k0 = c.b.int(0);
+        let acc = fold_over(c, k0, base.k, 1, &init, |c, k, acc| {
             let sixteen = c.b.int(PANEL);
             let bk = c.b.mul(k, sixteen);
             let bk = c.b.add(bk, b0);
-            let at: Vec<Reg> = a_rows.iter().map(|&r| c.b.add(r, k)).collect();
+            let b: Vec<Reg> = (0..vectors).map(|v| c.b.load(self.b, bk, v * lanes, LANES)).collect();
             let mut acc = acc.to_vec();
-            for u in 0..unroll {
-                let b: Vec<Reg> = (0..vectors).map(|v| c.b.load(self.b, bk, u * PANEL + v * lanes, LANES)).collect();
-                for (r, &at) in at.iter().enumerate() {
-                    let x = c.b.load(self.a, at, u, 1);
-                    let x = c.b.splat(x, LANES);
-                    for (v, &b) in b.iter().enumerate() {
-                        let i = r * vectors as usize + v;
-                        acc[i] = if elem == Elem::F32 {
-                            c.b.fma(x, b, acc[i])
-                        } else {
-                            let p = c.b.mul(x, b);
-                            c.b.add(acc[i], p)
-                        };
-                    }
+            for (&row, acc) in a_rows.iter().zip(acc.chunks_mut(vectors as usize)) {
+                let at = c.b.add(row, k);
+                let x = c.b.load(self.a, at, 0, 1);
+                let x = c.b.splat(x, LANES);
+                for (&b, acc) in b.iter().zip(acc) {
+                    *acc = if elem == Elem::F32 {
+                        c.b.fma(x, b, *acc)
+                    } else {
+                        let p = c.b.mul(x, b);
+                        c.b.add(*acc, p)
+                    };
                 }
             }
             acc
-        };
-        let k0 = c.b.int(0);
-        let k4 = vector_end(c, k0, base.k);
-        let acc = fold_over(c, k0, k4, 4, &init, |c, k, acc| step(c, k, acc, 4));
-        let acc = fold_over(c, k4, base.k, 1, &acc, |c, k, acc| step(c, k, acc, 1));
+        });
         for (r, accs) in acc.chunks(vectors as usize).enumerate() {
             let r = c.b.int(r as i64);
             let r = c.b.add(row, r);

@@ -31,7 +31,7 @@ pub const LANES: u8 = 4;
 /// # Errors
 /// All ops that compiled code doesn't support, and sizes that don't fit 64 bits.
 pub fn lower(graph: &Graph, target: &Target) -> Result<Program, Vec<Diag>> {
-    let tile = Tile::for_registers(target.vector_registers(), target.has_fma());
+    let tile = Tile::for_registers(target.vector_registers());
     let l = Lowering {
         g: graph,
         tile,
