@@ -199,7 +199,7 @@ pub enum Op {
         /// The axis.
         axis: usize,
     },
-    /// (x - mean) / sqrt(var + eps) · gamma + beta over the last axis (x: […, n], gamma: [n], beta: [n]; float).
+    /// (x - mean) / sqrt(var + eps) · gamma + beta over the last axis (x: […, n], gamma and beta: `[n]`; float).
     LayerNorm {
         /// Added to the variance.
         eps: f32,

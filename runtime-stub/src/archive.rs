@@ -34,7 +34,7 @@ pub const STUB_SYMBOLS: [&str; 5] =
 ///
 /// # Errors
 ///
-/// Those of [`write`].
+/// Those of [`write()`].
 pub fn write_stub(out: &mut impl Write, target: &str, object: &[u8]) -> io::Result<()> {
     let apple = target.contains("-apple-");
     let format = if apple { Format::Darwin } else { Format::Gnu };
