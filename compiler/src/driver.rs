@@ -57,7 +57,7 @@ pub fn front(path: &Path, options: &CompileOptions, progress: &mut Progress) -> 
     let import = ImportOptions { dims: options.dims.clone(), shapes: options.shapes.clone() };
     let imported = progress.phase(Phase::Import, || onnx::import(path, &import))?;
     let mut graph = imported.graph;
-    let hash = progress.phase(Phase::Hash, || hash(path, &graph, options)).map_err(one)?;
+    let hash = progress.phase(Phase::Hash, || hash(path, &graph, &target, options)).map_err(one)?;
     progress.phase(Phase::Passes, || passes(&mut graph, options)).map_err(one)?;
     graph.name.clone_from(&options.name);
     let info = ModelInfo { opset: imported.opset, producer: imported.producer, notes: imported.notes };
@@ -175,7 +175,7 @@ pub fn refuse_overwrite(out: &Path, inputs: &[Option<&PathBuf>]) -> Result<(), D
 }
 
 /// BLAKE3 of everything that the object depends on: compiler version, options, model file and external weights.
-fn hash(path: &Path, graph: &Graph, o: &CompileOptions) -> Result<String, Diag> {
+fn hash(path: &Path, graph: &Graph, target: &Target, o: &CompileOptions) -> Result<String, Diag> {
     let mut h = blake3::Hasher::new();
     // Each part is preceded by its length, so that no two sets of options read the same.
     let mut part = |bytes: &[u8]| {
@@ -183,7 +183,8 @@ fn hash(path: &Path, graph: &Graph, o: &CompileOptions) -> Result<String, Diag> 
         h.update(bytes);
     };
     part(env!("CARGO_PKG_VERSION").as_bytes());
-    for text in [&o.name, &o.target, &o.cpu] {
+    // The triple, because `--target x86_64` and its full name are one.
+    for text in [&o.name, &target.triple.to_string(), &target.cpu] {
         part(text.as_bytes());
     }
     part(&[o.opt_level]);

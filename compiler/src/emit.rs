@@ -8,7 +8,7 @@ use bertc_ir::{Diag, Symbols};
 
 use crate::driver::{self, Compiled, Front, refuse_overwrite};
 use crate::options::{CompileOptions, Emit, name_of, symbol_prefix};
-use crate::output::{Staged, to_stdout};
+use crate::output::{Staged, check_target, to_stdout};
 use crate::progress::{Phase, Progress, size, time};
 use crate::report::{Level, show};
 use crate::{link, stub};
@@ -72,6 +72,8 @@ pub fn run(job: &Job) -> Result<(), Vec<Diag>> {
     };
     for (_, path) in &files {
         refuse_overwrite(path, &[Some(&job.model), job.rt.as_ref()]).map_err(one)?;
+        // Now rather than after minutes of work.
+        check_target(path).map_err(one)?;
     }
     let from = job.name.clone().unwrap_or_else(|| name_of(job.output.as_ref().unwrap_or(&job.model)));
     let options = CompileOptions { name: symbol_prefix(&from).map_err(one)?, ..job.compile.clone() };

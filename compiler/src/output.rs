@@ -63,18 +63,34 @@ impl Staged {
     }
 }
 
-/// A temporary file in the folder of `path`.
-fn create(path: &Path) -> Result<NamedTempFile, Diag> {
-    if path.is_dir() {
-        return Err(Diag::new(format!("can't write '{}': it is a folder", path.display())));
-    }
-    let folder = match path.parent() {
+/// Refuses a path that no file can be written to.
+///
+/// # Errors
+/// It is a folder, or in a folder that doesn't exist.
+pub fn check_target(path: &Path) -> Result<(), Diag> {
+    let folder = folder_of(path);
+    let why = match () {
+        () if path.is_dir() => "it is a folder".to_string(),
+        () if !folder.is_dir() => format!("there is no folder '{}'", folder.display()),
+        () => return Ok(()),
+    };
+    Err(Diag::new(format!("can't write '{}': {why}", path.display())))
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(p) if !p.as_os_str().is_empty() => p,
         _ => Path::new("."),
-    };
+    }
+}
+
+/// A temporary file in the folder of `path`.
+fn create(path: &Path) -> Result<NamedTempFile, Diag> {
+    check_target(path)?;
     let mut builder = tempfile::Builder::new();
     builder.prefix(".bertc-").suffix(".tmp").permissions_like_created();
-    builder.tempfile_in(folder).map_err(|e| Diag::new(format!("can't write '{}': {}", path.display(), e.into_plain())))
+    let file = builder.tempfile_in(folder_of(path));
+    file.map_err(|e| Diag::new(format!("can't write '{}': {}", path.display(), e.into_plain())))
 }
 
 /// The permissions of an ordinary new file: temporary files are private by default.

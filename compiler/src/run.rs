@@ -12,7 +12,7 @@ use bertc_rt::ThreadPool;
 use crate::load::{Descriptor, Extent, LoadedModel, PortInfo, Session};
 use crate::npz;
 use crate::options::CompileOptions;
-use crate::output::{Staged, to_stdout};
+use crate::output::{Staged, check_target, to_stdout};
 use crate::progress::{Phase, Progress, time};
 use crate::{driver, link};
 
@@ -64,6 +64,7 @@ pub fn run(o: &RunOptions) -> Result<(), Vec<Diag>> {
     let one = |d: Diag| vec![d];
     if let Some(out) = &o.output {
         driver::refuse_overwrite(out, &[Some(&o.model), o.input.as_ref()]).map_err(one)?;
+        check_target(out).map_err(one)?;
     }
     let given = o.input.as_deref().map(read_inputs).transpose().map_err(one)?;
     let mut progress = Progress::new(o.quiet);
@@ -77,7 +78,7 @@ pub fn run(o: &RunOptions) -> Result<(), Vec<Diag>> {
     let (dims, inputs) = match &given {
         Some(arrays) => {
             let dims = unify(d, arrays)?;
-            let inputs = d.inputs.iter().map(|p| arrays[&p.name].clone()).collect();
+            let inputs: Vec<Tensor> = d.inputs.iter().map(|p| typed(p, &arrays[&p.name])).collect();
             (dims, inputs)
         }
         None => {
@@ -207,6 +208,13 @@ pub fn unify(d: &Descriptor, arrays: &BTreeMap<String, Tensor>) -> Result<Vec<i6
     if errors.is_empty() { Ok(dims) } else { Err(errors) }
 }
 
+/// The array as the port's type: NumPy has no bfloat16, so its bits come as u16.
+fn typed(p: &PortInfo, t: &Tensor) -> Tensor {
+    let bits = p.dtype == DType::BF16 && t.dtype() == DType::U16;
+    let cast = bits.then(|| Tensor::new(p.dtype, t.shape().to_vec(), t.bytes().clone())).flatten();
+    cast.unwrap_or_else(|| t.clone())
+}
+
 fn check_input<'a>(
     d: &Descriptor,
     p: &'a PortInfo,
@@ -215,8 +223,7 @@ fn check_input<'a>(
     errors: &mut Vec<Diag>,
 ) {
     let mut wrong = |what: String| errors.push(Diag::new(format!("input '{}': {what}", p.name)));
-    let bits = p.dtype == DType::BF16 && t.dtype() == DType::U16;
-    if t.dtype() != p.dtype && !bits {
+    if typed(p, t).dtype() != p.dtype {
         wrong(format!("elements are {}, expected {}", t.dtype(), p.dtype));
     }
     if t.shape().len() != p.dims.len() {

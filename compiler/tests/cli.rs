@@ -102,6 +102,7 @@ fn errors_exit_with_1_and_touch_nothing() {
     s.fails(1, "m.onnx -o m.onnx", &["the output 'm.onnx' is the input"]);
     s.fails(1, "m.onnx --emit header -o m.onnx", &["the output 'm.onnx' is the input"]);
     s.fails(1, "m.onnx -o b.h", &["would be both"]);
+    s.fails(1, "m.onnx -o nowhere/b.o", &["there is no folder 'nowhere'"]);
     s.fails(1, "m.onnx -o 7.o", &["starts with a digit", "--name"]);
     s.fails(1, "m.onnx -o b.o --name=---", &["no letter"]);
     s.fails(1, "m.onnx -o b.o --target vax", &["vax"]);

@@ -70,8 +70,6 @@ pub fn embed(sentences: &[Vec<i64>], parallel: &Parallel) -> Result<Vec<Vec<f32>
     Ok(rows.map(|(i, s)| pool(&outputs[0][i * length * width..][..s.len() * width], width)).collect())
 }
 
-
-
 fn check(model: &Model, code: i32) -> Result<(), String> {
     if code == abi::status::OK {
         return Ok(());
