@@ -48,13 +48,15 @@ impl Machine {
     }
 
     /// The runtime stub for this machine in a file of `dir`, or the driver's own threads where this compiler carries no
-    /// stub for it and none is given by `BERTC_RT`.
+    /// stub for it and the folder `BERTC_TEST_RT` holds none.
     ///
     /// # Errors
     /// The file can't be written.
     pub fn stub(self, dir: &Path) -> Result<PathBuf, String> {
         let target = bertc_backends::target::Target::parse(self.name(), "generic").map_err(|e| e.to_string())?;
-        let Ok(stub) = bertc::stub::find(&target.triple, None) else {
+        let given = std::env::var_os("BERTC_TEST_RT").map(PathBuf::from);
+        let given = given.map(|d| d.join(format!("libbertc_rt-{}.a", target.triple))).filter(|f| f.is_file());
+        let Ok(stub) = bertc::stub::find(&target.triple, given.as_deref()) else {
             return Ok(Path::new(env!("CARGO_MANIFEST_DIR")).join("harness/threads.c"));
         };
         let file = dir.join("libbertc_rt.a");
