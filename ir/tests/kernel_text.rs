@@ -130,23 +130,17 @@ kernel @\"scale rows\"(%x: ptr<f16>, %y: mut ptr<f32>, %n: i64) task %0 {
     %7 = add %5, %6 : f32x4
     yield %7
   }
-  %9 = extract %8[0] : f32
-  %10 = extract %8[1] : f32
-  %11 = extract %8[2] : f32
-  %12 = extract %8[3] : f32
-  %13 = max %9, %11 : f32
-  %14 = max %10, %12 : f32
-  %15 = max %13, %14 : f32
-  %16 = convert unsigned %15 : i32
-  %17 = cmp unsigned lt %16, %16 : mask
-  %18 = if %17 {
-    yield %15
+  %9 = reduce max %8 : f32
+  %10 = convert unsigned %9 : i32
+  %11 = cmp unsigned lt %10, %10 : mask
+  %12 = if %11 {
+    yield %9
   } else {
     fail
-    yield %15
+    yield %9
   }
-  store %y[%2 + 2], %18
-  if %17 {
+  store %y[%2 + 2], %12
+  if %11 {
   }
 }
 ";

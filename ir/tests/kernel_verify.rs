@@ -1,6 +1,6 @@
 //! The kernel verifier: every invariant of its header, broken once.
 
-use bertc_ir::kernel::{Bin, Block, Elem, Inst, Kernel, Param, Reg, RegType, Un, parse, verify};
+use bertc_ir::kernel::{Bin, Block, Elem, Inst, Kernel, Param, Place, Reg, RegType, Un, parse, verify};
 use bertc_ir::{CmpOp, DType};
 
 const GOOD: &str = "
@@ -20,6 +20,10 @@ kernel @good(%x: ptr<f32>, %y: mut ptr<f32>, %n: i64) task %t {
 
 fn good() -> Kernel {
     parse(GOOD).expect("parses").remove(0)
+}
+
+fn place(ptr: usize, index: Reg) -> Place {
+    Place { ptr, base: None, index, offset: 0, active: None }
 }
 
 /// The first message about the good kernel after a change.
@@ -59,7 +63,7 @@ fn definitions_and_scopes() {
     assert_eq!(broken(again), "register %2 is defined twice");
     assert_eq!(broken(|k| drop(k.body.insts.remove(0))), "register %2 is used where it isn't defined");
     assert_eq!(broken(|k| k.body.insts.swap(0, 2)), "register %2 is used where it isn't defined");
-    let store = |value| Inst::Store { ptr: 1, index: Reg(0), offset: 0, value };
+    let store = |value| Inst::Store { at: place(1, Reg(0)), value };
     // 5 is the loop's carried value, 6 is loaded in its body.
     assert_eq!(broken(|k| k.body.insts.push(store(Reg(5)))), "register %5 is used where it isn't defined");
     assert_eq!(broken(|k| k.body.insts.push(store(Reg(6)))), "register %6 is used where it isn't defined");
@@ -77,17 +81,16 @@ fn memory() {
     let load = |ptr, dst| {
         move |k: &mut Kernel| {
             k.regs.push(dst);
-            k.body.insts.push(Inst::Load { dst: Reg(k.regs.len() as u32 - 1), ptr, index: Reg(0), offset: 0 });
+            k.body.insts.push(Inst::Load { dst: Reg(k.regs.len() as u32 - 1), at: place(ptr, Reg(0)) });
         }
     };
     assert_eq!(broken(load(7, RegType::scalar(Elem::F32))), "there is no parameter 7");
     assert_eq!(broken(load(2, RegType::scalar(Elem::I64))), "parameter 'n' is an integer, expected a pointer");
     assert_eq!(broken(load(0, RegType::scalar(Elem::F64))), "f32 in memory is f32 in a register, not f64");
-    let store =
-        |ptr, value| move |k: &mut Kernel| k.body.insts.push(Inst::Store { ptr, index: Reg(0), offset: 0, value });
+    let store = |ptr, value| move |k: &mut Kernel| k.body.insts.push(Inst::Store { at: place(ptr, Reg(0)), value });
     assert_eq!(broken(store(0, Reg(3))), "parameter 'x' is read-only");
     assert_eq!(broken(store(1, Reg(0))), "f32 in memory is f32 in a register, not i64");
-    let index = |k: &mut Kernel| k.body.insts.push(Inst::Store { ptr: 1, index: Reg(3), offset: 0, value: Reg(3) });
+    let index = |k: &mut Kernel| k.body.insts.push(Inst::Store { at: place(1, Reg(3)), value: Reg(3) });
     assert_eq!(broken(index), "%3 is f32x4, expected i64");
 }
 
@@ -151,7 +154,7 @@ fn typed(inst: impl Fn([Reg; 8], Reg) -> Inst, result: RegType) -> Option<String
     regs.push(result);
     insts.push(inst([1, 2, 3, 4, 5, 6, 7, 8].map(Reg), Reg(9)));
     let body = Block { insts, yields: vec![] };
-    let k = Kernel { name: "t".into(), params: vec![], regs, task: Reg(0), body };
+    let k = Kernel { name: "t".into(), params: vec![], regs, task: Reg(0), worker: None, ordered: false, body };
     verify(&k).err().map(|d| d[0].message.trim_start_matches("kernel 't': ").to_owned())
 }
 
@@ -207,4 +210,38 @@ fn types_of_plain_instructions() {
     assert_eq!((extract(1, 3, "f32"), extract(1, 4, "f32")), (None, refused("no lane 4 in f32x4")));
     assert_eq!(extract(0, 0, "f32"), refused("no lane 0 in f32"));
     assert_eq!(extract(1, 0, "i32"), refused("an operand is i32, expected f32"));
+}
+
+#[test]
+fn places() {
+    let address = |k: &mut Kernel, ptr| {
+        k.regs.push(RegType::scalar(Elem::Addr));
+        let dst = Reg(k.regs.len() as u32 - 1);
+        k.body.insts.insert(0, Inst::Address { dst, ptr, index: Reg(0), offset: 0 });
+        dst
+    };
+    let value = |k: &mut Kernel| {
+        k.regs.push(RegType::scalar(Elem::F32));
+        let dst = Reg(k.regs.len() as u32 - 1);
+        k.body.insts.insert(0, Inst::ConstF { dst, value: 0.0 });
+        dst
+    };
+    let store = |base, active| {
+        move |k: &mut Kernel| {
+            let base = address(k, base);
+            let value = value(k);
+            let active = if active { Some(Reg(0)) } else { None };
+            k.body.insts.push(Inst::Store { at: Place { base: Some(base), active, ..place(1, Reg(0)) }, value });
+        }
+    };
+    assert_eq!(broken(store(0, false)), "%11 is an address in another buffer");
+    assert_eq!(broken(store(1, true)), "active lanes of f32");
+    assert_eq!(broken(|k| _ = address(k, 2)), "parameter 2 is not a pointer");
+    let sum = |k: &mut Kernel| {
+        let a = address(k, 0);
+        k.regs.push(RegType::scalar(Elem::Addr));
+        let dst = Reg(k.regs.len() as u32 - 1);
+        k.body.insts.insert(1, Inst::Bin { dst, op: Bin::Add, a, b: a });
+    };
+    assert_eq!(broken(sum), "no add of addr");
 }

@@ -32,7 +32,12 @@ pub(crate) struct Item {
 /// Code of a function.
 pub(crate) enum Body {
     /// To be compiled.
-    Clif(Box<Function>),
+    Clif {
+        /// The function.
+        func: Box<Function>,
+        /// Whether its instructions keep their order.
+        ordered: bool,
+    },
     /// Already machine code.
     Bytes(Vec<u8>),
 }
@@ -67,7 +72,12 @@ pub(crate) fn functions(
             name = (2..).map(|i| format!("{name}_{i}")).find(|n| names.insert(n.clone())).expect("a free name");
         }
         match body {
-            Ok(f) => items.push(Item { name, export: false, kernel: true, body: Body::Clif(Box::new(f)) }),
+            Ok(f) => items.push(Item {
+                name,
+                export: false,
+                kernel: true,
+                body: Body::Clif { func: Box::new(f), ordered: k.ordered },
+            }),
             Err(d) => errors.push(d),
         }
     }
@@ -83,16 +93,23 @@ pub(crate) fn functions(
     }
     for f in driver::emit(program, isa, consts, items.len(), cpu_check) {
         let name = format!("{}_{}", program.name, f.name);
-        items.push(Item { name, export: f.export, kernel: false, body: Body::Clif(Box::new(f.body)) });
+        items.push(Item {
+            name,
+            export: f.export,
+            kernel: false,
+            body: Body::Clif { func: Box::new(f.body), ordered: false },
+        });
     }
     Ok(items)
 }
 
 /// Compiles all functions, in the order given.
-pub(crate) fn compile(items: Vec<Item>, isa: &dyn TargetIsa, listing: bool) -> Result<Vec<(Item, Code)>, Vec<Diag>> {
+pub(crate) fn compile(items: Vec<Item>, target: &Target, listing: bool) -> Result<Vec<(Item, Code)>, Vec<Diag>> {
+    let one = |d: Diag| vec![d];
+    let (free, in_order) = (target.isa().map_err(one)?, target.isa_in_order().map_err(one)?);
     let codes = parallel(&items, |item| match &item.body {
         Body::Bytes(b) => Ok(Code { bytes: b.clone(), align: 16, relocs: Vec::new(), listing: None }),
-        Body::Clif(f) => compile_one(item, f, isa, listing),
+        Body::Clif { func, ordered } => compile_one(item, func, if *ordered { &*in_order } else { &*free }, listing),
     });
     let mut out = Vec::with_capacity(items.len());
     let mut errors = Vec::new();

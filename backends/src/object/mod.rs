@@ -60,7 +60,7 @@ pub fn emit_object(
     out: &mut dyn Write,
 ) -> Result<ObjectStats, Vec<Diag>> {
     let (isa, layout, items) = front(program, target)?;
-    let code = compile::compile(items, &*isa, false)?;
+    let code = compile::compile(items, target, false)?;
     let one = |d: Diag| vec![d];
     let name = program.name.clone();
     let builder = ObjectBuilder::new(isa, name, cranelift_module::default_libcall_names())
@@ -99,8 +99,8 @@ pub fn emit_clif(program: &Program, target: &Target) -> Result<String, Vec<Diag>
     let (_, _, items) = front(program, target)?;
     let mut text = String::new();
     for (i, item) in items.iter().enumerate() {
-        if let Body::Clif(f) = &item.body {
-            listing(&mut text, i, &item.name, f.display());
+        if let Body::Clif { func, .. } = &item.body {
+            listing(&mut text, i, &item.name, func.display());
         }
     }
     Ok(text)
@@ -108,8 +108,8 @@ pub fn emit_clif(program: &Program, target: &Target) -> Result<String, Vec<Diag>
 
 /// The assembly of every function of `program`, kernels first, as Cranelift writes it.
 pub fn emit_asm(program: &Program, target: &Target) -> Result<String, Vec<Diag>> {
-    let (isa, _, items) = front(program, target)?;
-    let code = compile::compile(items, &*isa, true)?;
+    let (_, _, items) = front(program, target)?;
+    let code = compile::compile(items, target, true)?;
     let mut text = String::new();
     for (i, (item, c)) in code.iter().enumerate() {
         match &c.listing {

@@ -1,6 +1,6 @@
 //! Builds kernels. Misuse (wrong register types) is a bug of a template and panics with the kernel's name.
 
-use super::{Bin, Block, Elem, Inst, Kernel, Param, Reg, RegType, Un};
+use super::{Bin, Block, Elem, Inst, Kernel, Param, Place, Reg, RegType, Un};
 use crate::op::CmpOp;
 use crate::types::DType;
 
@@ -10,7 +10,8 @@ pub struct KernelBuilder {
     name: String,
     params: Vec<Param>,
     regs: Vec<RegType>,
-    task: Reg,
+    worker: Option<Reg>,
+    ordered: bool,
     /// The innermost block is last.
     blocks: Vec<Vec<Inst>>,
 }
@@ -19,7 +20,14 @@ impl KernelBuilder {
     /// A kernel without parameters.
     pub fn new(name: impl Into<String>) -> Self {
         let regs = vec![RegType::scalar(Elem::I64)];
-        KernelBuilder { name: name.into(), params: Vec::new(), regs, task: Reg(0), blocks: vec![Vec::new()] }
+        KernelBuilder {
+            name: name.into(),
+            params: Vec::new(),
+            regs,
+            worker: None,
+            ordered: false,
+            blocks: vec![Vec::new()],
+        }
     }
 
     /// The finished kernel.
@@ -27,7 +35,8 @@ impl KernelBuilder {
         let insts = self.blocks.pop().expect("the outermost block");
         assert!(self.blocks.is_empty(), "kernel '{}': unbalanced blocks", self.name);
         let body = Block { insts, yields: Vec::new() };
-        Kernel { name: self.name, params: self.params, regs: self.regs, task: self.task, body }
+        let Self { name, params, regs, worker, ordered, .. } = self;
+        Kernel { name, params, regs, task: Reg(0), worker, ordered, body }
     }
 
     fn reg(&mut self, ty: RegType) -> Reg {
@@ -51,7 +60,23 @@ impl KernelBuilder {
 
     /// The task's number (i64).
     pub fn task(&self) -> Reg {
-        self.task
+        Reg(0)
+    }
+
+    /// The worker's number (i64).
+    pub fn worker(&mut self) -> Reg {
+        match self.worker {
+            Some(r) => r,
+            None => {
+                let r = self.reg(RegType::scalar(Elem::I64));
+                *self.worker.insert(r)
+            }
+        }
+    }
+
+    /// Tells emitters to keep the order of instructions.
+    pub fn keep_order(&mut self) {
+        self.ordered = true;
     }
 
     /// Adds a buffer that is only read; its parameter number.
@@ -207,39 +232,53 @@ impl KernelBuilder {
         dst
     }
 
-    /// Reduces a vector's lanes to a scalar with `op`: pairwise halves, so the order is fixed.
+    /// Reduces a vector's lanes to a scalar with `op` in the order of [`Inst::Reduce`]; a scalar stays.
     pub fn reduce(&mut self, op: Bin, a: Reg) -> Reg {
-        let n = self.ty(a).lanes;
-        if n == 1 {
+        let ty = self.ty(a);
+        if ty.lanes == 1 {
             return a;
         }
-        let mut v: Vec<Reg> = (0..n).map(|l| self.extract(a, l)).collect();
-        while v.len() > 1 {
-            let half = v.len() / 2;
-            v = (0..half).map(|i| self.bin(op, v[i], v[i + half])).collect();
-        }
-        v[0]
+        let dst = self.reg(RegType::scalar(ty.elem));
+        self.push(Inst::Reduce { dst, op, a });
+        dst
+    }
+
+    /// The address of `ptr[index + offset]`.
+    pub fn address(&mut self, ptr: usize, index: Reg, offset: i64) -> Reg {
+        let dst = self.reg(RegType::scalar(Elem::Addr));
+        self.push(Inst::Address { dst, ptr, index, offset });
+        dst
     }
 
     /// Loads `lanes` elements at `ptr[index + offset]`.
     pub fn load(&mut self, ptr: usize, index: Reg, offset: i64, lanes: u8) -> Reg {
-        let Param::Ptr { dtype, .. } = &self.params[ptr] else {
+        self.load_at(Place { ptr, base: None, index, offset, active: None }, lanes)
+    }
+
+    /// Loads `lanes` elements.
+    pub fn load_at(&mut self, at: Place, lanes: u8) -> Reg {
+        let Param::Ptr { dtype, .. } = &self.params[at.ptr] else {
             panic!("kernel '{}': load from an integer parameter", self.name)
         };
         let elem = Elem::of(*dtype);
         assert!(lanes == 1 || elem.vectorises(), "kernel '{}': vector load of {dtype}", self.name);
         let dst = self.reg(RegType::vector(elem, lanes));
-        self.push(Inst::Load { dst, ptr, index, offset });
+        self.push(Inst::Load { dst, at });
         dst
     }
 
     /// Stores `value` at `ptr[index + offset]`.
     pub fn store(&mut self, ptr: usize, index: Reg, offset: i64, value: Reg) {
-        let Param::Ptr { dtype, write: true, .. } = &self.params[ptr] else {
+        self.store_at(Place { ptr, base: None, index, offset, active: None }, value);
+    }
+
+    /// Stores `value`.
+    pub fn store_at(&mut self, at: Place, value: Reg) {
+        let Param::Ptr { dtype, write: true, .. } = &self.params[at.ptr] else {
             panic!("kernel '{}': store to a read-only parameter", self.name)
         };
         assert_eq!(Elem::of(*dtype), self.ty(value).elem, "kernel '{}': store to {dtype}", self.name);
-        self.push(Inst::Store { ptr, index, offset, value });
+        self.push(Inst::Store { at, value });
     }
 
     /// A counted loop; `body` gets the induction variable and the carried values and returns their next values.

@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::lane::{bin, cmp, convert, fma, load, store, un};
 use super::verify::verify;
-use super::{Block, Elem, Inst, Kernel, Param, Reg};
+use super::{Block, Elem, Inst, Kernel, Param, Place, Reg};
 use crate::types::DType;
 
 /// The buffers that pointers point into. Several arguments may name the same buffer.
@@ -71,7 +71,7 @@ pub struct Outcome {
     pub failed: bool,
 }
 
-/// Runs `kernel` for each task of `tasks` in ascending order.
+/// Runs `kernel` for each task of `tasks` in ascending order, as worker 0.
 ///
 /// # Errors
 /// The kernel is invalid, the arguments don't fit its parameters, a load or store lies outside its buffer, or a loop
@@ -105,6 +105,9 @@ pub fn run(kernel: &Kernel, memory: &mut Memory, args: &[Arg], tasks: Range<u64>
     }
     for task in tasks {
         m.set(kernel.task, 0, task);
+        if let Some(w) = kernel.worker {
+            m.set(w, 0, 0);
+        }
         m.block(&kernel.body).map_err(|e| in_kernel(&format!("task {task}: {e}")))?;
     }
     Ok(Outcome { failed: m.failed })
@@ -199,19 +202,17 @@ impl Machine<'_> {
         self.carried.truncate(base);
     }
 
-    /// The bytes of `count` elements at `ptr[index + offset]`.
-    fn access(
-        &self,
-        ptr: usize,
-        index: Reg,
-        offset: i64,
-        count: usize,
-        what: &str,
-    ) -> Result<(DType, usize, usize), String> {
+    /// The bytes of the first `count` elements of a place.
+    fn access(&self, at: &Place, count: usize, what: &str) -> Result<(DType, usize, usize), String> {
+        let &Place { ptr, base, index, offset, active: _ } = at;
         let p = &self.pointers[ptr];
         let dtype = p.dtype.ok_or_else(|| format!("{what} through an integer parameter"))?;
-        let first = i128::from(self.get(index, 0) as i64) + i128::from(offset);
+        let base = base.map_or(0, |b| self.get(b, 0) as i64);
+        let first = i128::from(base) + i128::from(self.get(index, 0) as i64) + i128::from(offset);
         let len = p.bytes.len() / dtype.size();
+        if count == 0 {
+            return Ok((dtype, p.buffer, p.bytes.start));
+        }
         if first < 0 || first + count as i128 > len as i128 {
             let name = match &self.kernel.params[ptr] {
                 Param::Ptr { name, .. } | Param::Int { name, .. } => name,
@@ -221,6 +222,12 @@ impl Machine<'_> {
             return Err(format!("{what} of {range} of parameter '{name}', which has {len} elements of {dtype}"));
         }
         Ok((dtype, p.buffer, p.bytes.start + first as usize * dtype.size()))
+    }
+
+    /// How many lanes of `r` an access touches.
+    fn active(&self, at: &Place, r: Reg) -> usize {
+        let n = self.width(r);
+        at.active.map_or(n, |a| (self.get(a, 0) as i64).clamp(0, n as i64) as usize)
     }
 
     fn block(&mut self, b: &Block) -> Result<(), String> {
@@ -263,9 +270,24 @@ impl Machine<'_> {
             Inst::Bitcast { dst, a } => self.map(*dst, |m, l| m.get(*a, l)),
             Inst::Splat { dst, a } => self.map(*dst, |m, _| m.get(*a, 0)),
             Inst::Extract { dst, a, lane } => self.map(*dst, |m, _| m.get(*a, usize::from(*lane))),
-            Inst::Load { dst, ptr, index, offset } => {
-                let n = self.width(*dst);
-                let (dtype, buffer, start) = self.access(*ptr, *index, *offset, n, "load")?;
+            Inst::Reduce { dst, op, a } => {
+                let (e, mut n) = (self.elem(*a), self.width(*a));
+                let mut v: Vec<u64> = (0..n).map(|l| self.get(*a, l)).collect();
+                while n > 1 {
+                    n /= 2;
+                    v = (0..n).map(|l| bin(*op, e, v[l], v[l + n])).collect();
+                }
+                self.set(*dst, 0, v[0]);
+            }
+            Inst::Address { dst, ptr: _, index, offset } => {
+                // Counted in elements from the pointer; an address itself may lie anywhere.
+                let element = (self.get(*index, 0) as i64).wrapping_add(*offset);
+                self.set(*dst, 0, element as u64);
+            }
+            Inst::Load { dst, at } => {
+                let n = self.active(at, *dst);
+                self.map(*dst, |_, _| 0);
+                let (dtype, buffer, start) = self.access(at, n, "load")?;
                 let size = dtype.size();
                 for l in 0..n {
                     let at = start + l * size;
@@ -273,9 +295,9 @@ impl Machine<'_> {
                     self.set(*dst, l, bits);
                 }
             }
-            Inst::Store { ptr, index, offset, value } => {
-                let n = self.width(*value);
-                let (dtype, buffer, start) = self.access(*ptr, *index, *offset, n, "store")?;
+            Inst::Store { at, value } => {
+                let n = self.active(at, *value);
+                let (dtype, buffer, start) = self.access(at, n, "store")?;
                 let size = dtype.size();
                 for l in 0..n {
                     let bytes = store(dtype, self.get(*value, l)).to_le_bytes();

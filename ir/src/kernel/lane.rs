@@ -81,7 +81,8 @@ pub(super) fn un(op: Un, e: Elem, a: u64) -> u64 {
         Elem::F64 => of_f64(un_float!(op, f64_of(a))),
         Elem::I32 => u64::from(un_int!(op, a as i32) as u32),
         Elem::I64 => un_int!(op, a as i64) as u64,
-        Elem::Mask => a ^ 1,
+        // The verifier refuses arithmetic on addresses, here and below.
+        Elem::Mask | Elem::Addr => a ^ 1,
     }
 }
 
@@ -160,7 +161,7 @@ pub(super) fn bin(op: Bin, e: Elem, a: u64, b: u64) -> u64 {
         Elem::F64 => of_f64(bin_float!(op, f64_of(a), f64_of(b), f64::NAN)),
         Elem::I32 => bin_int!(op, a, b, i32, u32),
         Elem::I64 => bin_int!(op, a, b, i64, u64),
-        Elem::Mask => match op {
+        Elem::Mask | Elem::Addr => match op {
             Bin::And => a & b,
             Bin::Or => a | b,
             _ => a ^ b,
@@ -192,14 +193,15 @@ pub(super) fn cmp(op: CmpOp, e: Elem, unsigned: bool, a: u64, b: u64) -> bool {
         Elem::F64 => by(op, f64_of(a), f64_of(b)),
         Elem::I32 if !unsigned => by(op, a as i32, b as i32),
         Elem::I64 if !unsigned => by(op, a as i64, b as i64),
-        Elem::I32 | Elem::I64 | Elem::Mask => by(op, a, b),
+        Elem::I32 | Elem::I64 | Elem::Mask | Elem::Addr => by(op, a, b),
     }
 }
 
 pub(super) fn convert(from: Elem, to: Elem, unsigned: bool, a: u64) -> u64 {
-    use Elem::{F32, F64, I32, I64, Mask};
+    use Elem::{Addr, F32, F64, I32, I64, Mask};
     match (from, to, unsigned) {
         (F32, F32, _) | (F64, F64, _) | (I32, I32, _) | (I64, I64, _) | (Mask, Mask, _) => a,
+        (Addr, _, _) | (_, Addr, _) => a,
         (F32, Mask, _) => u64::from(f32_of(a) != 0.0),
         (F64, Mask, _) => u64::from(f64_of(a) != 0.0),
         (I32 | I64, Mask, _) => u64::from(a != 0),

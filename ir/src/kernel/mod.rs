@@ -39,6 +39,8 @@ pub enum Elem {
     I64,
     /// Truth value: all ones or all zeros in a vector, a boolean in a single lane.
     Mask,
+    /// Address of an element of a pointer parameter's buffer; one lane only.
+    Addr,
 }
 
 impl Elem {
@@ -50,6 +52,7 @@ impl Elem {
             Elem::I32 => "i32",
             Elem::I64 => "i64",
             Elem::Mask => "mask",
+            Elem::Addr => "addr",
         }
     }
 
@@ -170,6 +173,22 @@ pub enum Bin {
     ShrU,
 }
 
+/// Where a load or store goes: `ptr[index + offset]`, or from `base` on instead of the pointer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Place {
+    /// Parameter number of a pointer.
+    pub ptr: usize,
+    /// An address in the same buffer, from [`Inst::Address`], that stands for the pointer.
+    pub base: Option<Reg>,
+    /// Element index, an i64.
+    pub index: Reg,
+    /// Added to the index.
+    pub offset: i64,
+    /// Number of lanes, an i64, that are accessed; the first ones. The others load zero and store nothing. Below 0 is
+    /// 0, more than there are is all.
+    pub active: Option<Reg>,
+}
+
 /// A sequence of instructions; `yields` are its results (loop-carried values, or an `if`'s values).
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Block {
@@ -286,9 +305,18 @@ pub enum Inst {
         /// Which lane.
         lane: u8,
     },
-    /// `lanes` consecutive elements from `ptr[index + offset]`, converted as [`Elem::of`] says. No alignment is assumed.
-    Load {
-        /// Result: its element is `Elem::of` the pointer's dtype.
+    /// The lanes' combination with `op`, pairwise: lane i with lane i + n/2, then the same for the first half.
+    Reduce {
+        /// Result, a scalar.
+        dst: Reg,
+        /// `add`, `min` or `max`.
+        op: Bin,
+        /// The vector.
+        a: Reg,
+    },
+    /// The address of `ptr[index + offset]`.
+    Address {
+        /// Result.
         dst: Reg,
         /// Parameter number of a pointer.
         ptr: usize,
@@ -297,15 +325,18 @@ pub enum Inst {
         /// Added to the index.
         offset: i64,
     },
-    /// Stores `value` to `ptr[index + offset]`: f32 rounds to a half type, wide integers wrap to narrow ones, a mask
+    /// Consecutive elements, converted as [`Elem::of`] says. No alignment is assumed.
+    Load {
+        /// Result: its element is `Elem::of` the pointer's dtype.
+        dst: Reg,
+        /// The first element.
+        at: Place,
+    },
+    /// Stores consecutive elements: f32 rounds to a half type, wide integers wrap to narrow ones, a mask
     /// becomes bytes 0 or 1.
     Store {
-        /// Parameter number of a writable pointer.
-        ptr: usize,
-        /// Element index, an i64.
-        index: Reg,
-        /// Added to the index.
-        offset: i64,
+        /// The first element, of a writable pointer.
+        at: Place,
         /// What to store: its element is `Elem::of` the pointer's dtype.
         value: Reg,
     },
@@ -355,6 +386,10 @@ pub struct Kernel {
     pub regs: Vec<RegType>,
     /// The i64 register that holds the task's number.
     pub task: Reg,
+    /// The i64 register that holds the number of the worker that runs the task, where the kernel asks for it.
+    pub worker: Option<Reg>,
+    /// Whether the order of instructions is chosen with care, so that an emitter keeps it and moves nothing.
+    pub ordered: bool,
     /// The body; yields nothing.
     pub body: Block,
 }

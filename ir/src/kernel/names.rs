@@ -2,11 +2,11 @@
 
 use std::fmt;
 
-use super::{Bin, Elem, Inst, Reg, RegType, Un};
+use super::{Bin, Elem, Inst, Place, Reg, RegType, Un};
 
 impl Elem {
     /// Every element, in declaration order.
-    pub const ALL: [Elem; 5] = [Elem::F32, Elem::F64, Elem::I32, Elem::I64, Elem::Mask];
+    pub const ALL: [Elem; 6] = [Elem::F32, Elem::F64, Elem::I32, Elem::I64, Elem::Mask, Elem::Addr];
 }
 
 impl fmt::Display for RegType {
@@ -117,12 +117,18 @@ macro_rules! operands {
             | Inst::Convert { a, .. }
             | Inst::Bitcast { a, .. }
             | Inst::Splat { a, .. }
-            | Inst::Extract { a, .. } => [a].into_iter().for_each($f),
+            | Inst::Extract { a, .. }
+            | Inst::Reduce { a, .. } => [a].into_iter().for_each($f),
             Inst::Bin { a, b, .. } | Inst::Cmp { a, b, .. } => [a, b].into_iter().for_each($f),
             Inst::Fma { a, b, c, .. } => [a, b, c].into_iter().for_each($f),
             Inst::Select { m, a, b, .. } => [m, a, b].into_iter().for_each($f),
-            Inst::Load { index, .. } => [index].into_iter().for_each($f),
-            Inst::Store { index, value, .. } => [index, value].into_iter().for_each($f),
+            Inst::Address { index, .. } => [index].into_iter().for_each($f),
+            Inst::Load { at: Place { base, index, active, .. }, .. } => {
+                base.into_iter().chain([index]).chain(active).for_each($f)
+            }
+            Inst::Store { at: Place { base, index, active, .. }, value } => {
+                base.into_iter().chain([index]).chain(active).chain([value]).for_each($f)
+            }
             Inst::For { lo, hi, init, .. } => [lo, hi].into_iter().chain(init).for_each($f),
             Inst::If { cond, .. } => [cond].into_iter().for_each($f),
         }
@@ -144,6 +150,8 @@ macro_rules! results {
             | Inst::Bitcast { dst, .. }
             | Inst::Splat { dst, .. }
             | Inst::Extract { dst, .. }
+            | Inst::Reduce { dst, .. }
+            | Inst::Address { dst, .. }
             | Inst::Load { dst, .. } => [dst].into_iter().for_each($f),
             Inst::For { dst, .. } | Inst::If { dst, .. } => dst.into_iter().for_each($f),
             Inst::Store { .. } | Inst::Fail => (),
@@ -165,6 +173,8 @@ impl Inst {
             Inst::Bitcast { .. } => "bitcast",
             Inst::Splat { .. } => "splat",
             Inst::Extract { .. } => "extract",
+            Inst::Reduce { .. } => "reduce",
+            Inst::Address { .. } => "address",
             Inst::Load { .. } => "load",
             Inst::Store { .. } => "store",
             Inst::For { .. } => "for",

@@ -3,7 +3,7 @@
 
 use std::fmt::{self, Write};
 
-use super::{Block, Inst, Kernel, Param, Reg, RegType};
+use super::{Block, Inst, Kernel, Param, Place, Reg, RegType};
 use crate::text::lex::{is_ident, quote};
 
 /// The text of a kernel, ending in a line break. Total: an invalid kernel prints too, but may not parse.
@@ -55,7 +55,12 @@ impl Printer<'_> {
                 Param::Int { name, .. } => write!(self.out, "{comma}{}: i64", sigiled('%', name))?,
             }
         }
+        let ordered = if k.ordered { "ordered " } else { "" };
         write!(self.out, ") task {} ", self.name(k.task))?;
+        if let Some(w) = k.worker {
+            write!(self.out, "worker {} ", self.name(w))?;
+        }
+        self.out.push_str(ordered);
         self.block(&k.body, 1)?;
         self.out.push('\n');
         Ok(())
@@ -72,6 +77,17 @@ impl Printer<'_> {
     /// The type of a result, after its colon.
     fn ty(&self, r: Reg) -> String {
         self.kernel.regs.get(r.0 as usize).map_or_else(|| "unknown".into(), ToString::to_string)
+    }
+
+    fn place(&self, at: &Place) -> String {
+        let mut text = self.at(at.ptr, at.index, at.offset);
+        if let Some(b) = at.base {
+            let _ = write!(text, " from {}", self.name(b));
+        }
+        if let Some(a) = at.active {
+            let _ = write!(text, " active {}", self.name(a));
+        }
+        text
     }
 
     fn at(&self, ptr: usize, index: Reg, offset: i64) -> String {
@@ -140,8 +156,8 @@ impl Printer<'_> {
                 }
                 return Ok(());
             }
-            Inst::Store { ptr, index, offset, value } => {
-                let line = format!(" {}, {}", self.at(*ptr, *index, *offset), self.name(*value));
+            Inst::Store { at, value } => {
+                let line = format!(" {}, {}", self.place(at), self.name(*value));
                 self.out.push_str(&line);
                 return Ok(());
             }
@@ -154,7 +170,12 @@ impl Printer<'_> {
             }
             Inst::Convert { unsigned: true, .. } => write!(self.out, " unsigned {operands}")?,
             Inst::Extract { lane, .. } => write!(self.out, " {operands}[{lane}]")?,
-            Inst::Load { ptr, index, offset, .. } => {
+            Inst::Reduce { op, .. } => write!(self.out, " {} {operands}", op.name())?,
+            Inst::Load { at, .. } => {
+                let line = format!(" {}", self.place(at));
+                self.out.push_str(&line);
+            }
+            Inst::Address { ptr, index, offset, .. } => {
                 let line = format!(" {}", self.at(*ptr, *index, *offset));
                 self.out.push_str(&line);
             }
@@ -181,7 +202,7 @@ impl fmt::Display for Kernel {
 }
 
 impl Kernel {
-    /// The same kernel with its registers numbered as the parser numbers them: the task, the integer parameters, then
+    /// The same kernel with its registers numbered as the parser numbers them: the task, the integer parameters, the worker, then
     /// definitions in program order, where a loop's or conditional's results follow its blocks. Types of registers
     /// that nothing defines are dropped.
     #[must_use]
@@ -193,6 +214,9 @@ impl Kernel {
             if let Param::Int { reg, .. } = p {
                 n.define(reg);
             }
+        }
+        if let Some(w) = &mut k.worker {
+            n.define(w);
         }
         n.block(&mut k.body);
         k.regs = n.regs;

@@ -2,12 +2,13 @@
 //!
 //! 1. The kernel has a name; parameter names are distinct, not empty, and don't begin with a digit.
 //! 2. Registers have 1, 2, 4, 8 or 16 lanes, more than one only of an element that vectorises.
-//! 3. The task and every integer parameter are i64 scalars, each a register of its own.
+//! 3. The task, the worker and every integer parameter are i64 scalars, each a register of its own.
 //! 4. A register is defined at most once: as task, parameter, result, loop variable or carried value.
 //! 5. A register is used only after its definition, inside the block that defines it or a block nested in that.
 //! 6. Operands and results have the types that [`Inst`] documents; integer constants fit their type.
 //! 7. Loads and stores name a pointer parameter (a writable one in a store), index it with an i64, and move
-//!    registers of element [`Elem::of`] its dtype, as a vector only if that vectorises.
+//!    registers of element [`Elem::of`] its dtype, as a vector only if that vectorises. A base is an address in the
+//!    same parameter; only a vector has active lanes.
 //! 8. Loop bounds are i64 and steps positive; `init`, `args`, the body's yields and `dst` agree in number and type.
 //! 9. A condition is a scalar mask; both branches' yields and `dst` agree in number and type.
 //! 10. The outermost block yields nothing; blocks nest at most [`MAX_NESTING`] deep.
@@ -15,7 +16,7 @@
 //! Not checked: that indices lie inside buffers (the interpreter does) and that tasks don't race.
 
 use super::print::reg_name;
-use super::{Bin, Block, Elem, Inst, Kernel, Param, Reg, RegType, Un};
+use super::{Bin, Block, Elem, Inst, Kernel, Param, Place, Reg, RegType, Un};
 use crate::diag::Diag;
 use crate::op::CmpOp;
 
@@ -59,6 +60,7 @@ pub(super) fn violations(kernel: &Kernel, name: &dyn Fn(Reg) -> String) -> Vec<V
         name,
         defined: vec![false; n],
         visible: vec![false; n],
+        address_of: vec![None; n],
         scope: Vec::new(),
         count: 0,
         current: None,
@@ -83,6 +85,8 @@ struct Checker<'a> {
     name: &'a dyn Fn(Reg) -> String,
     defined: Vec<bool>,
     visible: Vec<bool>,
+    /// The parameter that an address points into.
+    address_of: Vec<Option<usize>>,
     /// Registers that became visible, innermost scope last.
     scope: Vec<Reg>,
     /// Instructions visited.
@@ -148,6 +152,9 @@ impl Checker<'_> {
             self.require(ty.exists(), || format!("register {} is {ty}, which doesn't exist", name(Reg(i as u32))));
         }
         self.define_as(k.task, I64);
+        if let Some(w) = k.worker {
+            self.define_as(w, I64);
+        }
         for (i, p) in k.params.iter().enumerate() {
             let (Param::Ptr { name, .. } | Param::Int { name, .. }) = p;
             let fit = name.chars().next().is_some_and(|c| !c.is_ascii_digit());
@@ -227,16 +234,24 @@ impl Checker<'_> {
                 self.nested(otherwise, depth + 1, &types, |_| ());
                 self.all_defined(dst, &types, "results in");
             }
-            Inst::Load { dst, ptr, index, offset: _ } => {
+            Inst::Address { dst, ptr, index, offset: _ } => {
                 self.used_as(*index, I64);
-                if let Some(ty) = self.define(*dst) {
-                    self.moved(*ptr, ty, false);
+                self.define_as(*dst, RegType::scalar(Elem::Addr));
+                match self.kernel.params.get(*ptr) {
+                    Some(Param::Ptr { .. }) => self.address_of[dst.0 as usize] = Some(*ptr),
+                    _ => self.err(format!("parameter {ptr} is not a pointer")),
                 }
             }
-            Inst::Store { ptr, index, offset: _, value } => {
-                self.used_as(*index, I64);
+            Inst::Load { dst, at } => {
+                self.place(at);
+                if let Some(ty) = self.define(*dst) {
+                    self.moved(at, ty, false);
+                }
+            }
+            Inst::Store { at, value } => {
+                self.place(at);
                 if let Some(ty) = self.used(*value) {
-                    self.moved(*ptr, ty, true);
+                    self.moved(at, ty, true);
                 }
             }
             Inst::Fail => (),
@@ -244,10 +259,24 @@ impl Checker<'_> {
         }
     }
 
-    /// A load or store of `ty` through parameter `ptr`.
-    fn moved(&mut self, ptr: usize, ty: RegType, write: bool) {
-        match self.kernel.params.get(ptr) {
-            None => self.err(format!("there is no parameter {ptr}")),
+    fn place(&mut self, at: &Place) {
+        self.used_as(at.index, I64);
+        if let Some(b) = at.base {
+            self.used_as(b, RegType::scalar(Elem::Addr));
+            let own = self.address_of.get(b.0 as usize).copied().flatten();
+            let name = self.name;
+            self.require(own.is_none_or(|p| p == at.ptr), || format!("{} is an address in another buffer", name(b)));
+        }
+        if let Some(a) = at.active {
+            self.used_as(a, I64);
+        }
+    }
+
+    /// A load or store of `ty`.
+    fn moved(&mut self, at: &Place, ty: RegType, write: bool) {
+        self.require(at.active.is_none() || ty.lanes > 1, || format!("active lanes of {ty}"));
+        match self.kernel.params.get(at.ptr) {
+            None => self.err(format!("there is no parameter {}", at.ptr)),
             Some(Param::Int { name, .. }) => self.err(format!("parameter '{name}' is an integer, expected a pointer")),
             Some(Param::Ptr { name, dtype, write: writable }) => {
                 self.require(*writable || !write, || format!("parameter '{name}' is read-only"));
@@ -281,6 +310,7 @@ fn typing(inst: &Inst, d: RegType, t: &[RegType]) -> Result<(), String> {
     let float = matches!(d.elem, Elem::F32 | Elem::F64);
     let int = matches!(d.elem, Elem::I32 | Elem::I64);
     let mask = d.elem == Elem::Mask;
+    let address = d.elem == Elem::Addr;
     let all = |want: RegType, of: &[RegType]| match of.iter().find(|&&x| x != want) {
         Some(x) => Err(format!("an operand is {x}, expected {want}")),
         None => Ok(()),
@@ -288,25 +318,25 @@ fn typing(inst: &Inst, d: RegType, t: &[RegType]) -> Result<(), String> {
     match inst {
         Inst::ConstF { .. } => check(float, &|| format!("a float constant of type {d}")),
         Inst::ConstI { value, .. } => {
-            check(!float, &|| format!("an integer constant of type {d}"))?;
+            check(int || mask, &|| format!("an integer constant of type {d}"))?;
             let fits = d.elem != Elem::I32 || (i64::from(i32::MIN)..=i64::from(u32::MAX)).contains(value);
             check(fits, &|| format!("{value} doesn't fit {d}"))
         }
         Inst::Un { op, .. } => {
             let ok = match op {
-                Un::Neg | Un::Abs => !mask,
+                Un::Neg | Un::Abs => !mask && !address,
                 Un::Sqrt | Un::Floor | Un::Ceil | Un::Nearest | Un::Trunc => float,
-                Un::Not => !float,
+                Un::Not => int || mask,
             };
             check(ok, &|| format!("no {} of {d}", op.name()))?;
             all(d, t)
         }
         Inst::Bin { op, .. } => {
             let ok = match op {
-                Bin::Add | Bin::Sub | Bin::Mul | Bin::Min | Bin::Max => !mask,
+                Bin::Add | Bin::Sub | Bin::Mul | Bin::Min | Bin::Max => int || float,
                 Bin::Div => float || int && d.lanes == 1,
                 Bin::Rem | Bin::DivU | Bin::RemU => int && d.lanes == 1,
-                Bin::And | Bin::Or | Bin::Xor => !float,
+                Bin::And | Bin::Or | Bin::Xor => int || mask,
                 Bin::Shl | Bin::ShrS | Bin::ShrU => int,
             };
             check(ok, &|| format!("no {} of {d}", op.name()))?;
@@ -326,10 +356,13 @@ fn typing(inst: &Inst, d: RegType, t: &[RegType]) -> Result<(), String> {
             all(RegType::vector(Elem::Mask, x.lanes), &[d])
         }
         Inst::Select { .. } => {
+            check(!address, &|| "a choice of addresses".into())?;
             all(RegType::vector(Elem::Mask, d.lanes), &t[..1])?;
             all(d, &t[1..])
         }
-        Inst::Convert { .. } => check(t[0].lanes == d.lanes, &|| format!("no conversion of {} to {d}", t[0])),
+        Inst::Convert { .. } => check(t[0].lanes == d.lanes && !address && t[0].elem != Elem::Addr, &|| {
+            format!("no conversion of {} to {d}", t[0])
+        }),
         Inst::Bitcast { .. } => {
             let pair = matches!(
                 (t[0].elem, d.elem),
@@ -345,6 +378,16 @@ fn typing(inst: &Inst, d: RegType, t: &[RegType]) -> Result<(), String> {
             check(t[0].lanes > 1 && *lane < t[0].lanes, &|| format!("no lane {lane} in {}", t[0]))?;
             all(RegType::scalar(t[0].elem), &[d])
         }
-        Inst::Load { .. } | Inst::Store { .. } | Inst::For { .. } | Inst::If { .. } | Inst::Fail => Ok(()),
+        Inst::Reduce { op, .. } => {
+            let ok = matches!(op, Bin::Add | Bin::Min | Bin::Max) && t[0].lanes > 1 && (int || float);
+            check(ok, &|| format!("no reduction {} of {}", op.name(), t[0]))?;
+            all(RegType::scalar(t[0].elem), &[d])
+        }
+        Inst::Address { .. }
+        | Inst::Load { .. }
+        | Inst::Store { .. }
+        | Inst::For { .. }
+        | Inst::If { .. }
+        | Inst::Fail => Ok(()),
     }
 }

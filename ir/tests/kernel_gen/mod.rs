@@ -1,10 +1,13 @@
 //! Arbitrary valid kernels, a function of a list of numbers, so that proptest shrinks them.
 
-use bertc_ir::kernel::{Bin, Elem, Kernel, KernelBuilder, Reg, RegType, Un};
+use bertc_ir::kernel::{Bin, Elem, Kernel, KernelBuilder, Place, Reg, RegType, Un};
 use bertc_ir::{CmpOp, DType};
 
 /// Elements that every buffer of a generated kernel must have.
 pub const LEN: usize = 64;
+
+/// Elements of registers that hold values.
+const VALUES: &[Elem] = &[Elem::F32, Elem::F64, Elem::I32, Elem::I64, Elem::Mask];
 
 /// A kernel of one input and one output of each type (parameters 2i and 2i + 1 for the i-th type) and then two
 /// integers; it accesses nothing past [`LEN`] elements, and its loops are short.
@@ -41,7 +44,7 @@ impl Gen<'_> {
     }
 
     fn ty(&mut self) -> RegType {
-        let elem = self.one_of(&Elem::ALL);
+        let elem = self.one_of(VALUES);
         let lanes = if elem.vectorises() { self.one_of(&[1, 2, 4, 8, 16]) } else { 1 };
         RegType::vector(elem, lanes)
     }
@@ -66,7 +69,7 @@ impl Gen<'_> {
                 let v = self.one_of(&[0, 1, -1, 7, 4_294_967_295, -2_147_483_648]);
                 k.const_i(ty, v)
             }
-            Elem::I64 => {
+            Elem::I64 | Elem::Addr => {
                 let v = self.one_of(&[0, 1, -1, 7, i64::MAX, i64::MIN]);
                 k.const_i(ty, v)
             }
@@ -82,11 +85,24 @@ impl Gen<'_> {
         k.bin(Bin::And, i, mask)
     }
 
+    /// Element `index + offset` of a pointer: now and then from an address, and with some lanes only.
+    fn place(&mut self, k: &mut KernelBuilder, ptr: usize, index: Reg, offset: i64, lanes: u8) -> Place {
+        let mut at = Place { ptr, base: None, index, offset, active: None };
+        if self.below(3) == 0 {
+            at.base = Some(k.address(ptr, index, offset - 7));
+            (at.index, at.offset) = (k.int(7), 0);
+        }
+        if lanes > 1 && self.below(3) == 0 {
+            at.active = Some(self.reg(k, RegType::scalar(Elem::I64)));
+        }
+        at
+    }
+
     fn step(&mut self, k: &mut KernelBuilder) {
         let ty = self.ty();
         let float = matches!(ty.elem, Elem::F32 | Elem::F64);
         let number = ty.elem != Elem::Mask;
-        let made = match self.below(12) {
+        let made = match self.below(13) {
             0 => {
                 let a = self.reg(k, ty);
                 let op = match (float, number) {
@@ -124,7 +140,7 @@ impl Gen<'_> {
             }
             6 => {
                 let a = self.reg(k, ty);
-                let to = self.one_of(if ty.lanes == 1 { &Elem::ALL[..] } else { &[Elem::F32, Elem::I32, Elem::Mask] });
+                let to = self.one_of(if ty.lanes == 1 { VALUES } else { &[Elem::F32, Elem::I32, Elem::Mask] });
                 let unsigned = self.below(2) == 1;
                 k.convert_sign(a, to, unsigned)
             }
@@ -149,14 +165,21 @@ impl Gen<'_> {
                 let d = self.below(DType::ALL.len());
                 let lanes = if Elem::of(DType::ALL[d]).vectorises() { ty.lanes } else { 1 };
                 let (index, offset) = (self.index(k), self.below(32) as i64);
-                k.load(2 * d, index, offset, lanes)
+                let at = self.place(k, 2 * d, index, offset, lanes);
+                k.load_at(at, lanes)
             }
             11 => {
                 let d = self.below(DType::ALL.len());
                 let elem = Elem::of(DType::ALL[d]);
                 let value = self.reg(k, RegType::vector(elem, if elem.vectorises() { ty.lanes } else { 1 }));
                 let (index, offset) = (self.index(k), self.below(32) as i64);
-                return k.store(2 * d + 1, index, offset, value);
+                let at = self.place(k, 2 * d + 1, index, offset, k.ty(value).lanes);
+                return k.store_at(at, value);
+            }
+            12 if ty.lanes > 1 && number => {
+                let a = self.reg(k, ty);
+                let op = self.one_of(&[Bin::Add, Bin::Min, Bin::Max]);
+                k.reduce(op, a)
             }
             _ => {
                 k.fail();

@@ -31,19 +31,46 @@ impl Emitter<'_> {
         })
     }
 
+    /// A vector's lanes by `op`, in the order that [`bertc_ir::kernel::Inst::Reduce`] fixes.
+    pub(super) fn reduce(&mut self, op: Bin, a: Reg) -> Result<Value, Diag> {
+        let (t, v) = (self.ty(a), self.get(a)?);
+        if t.lanes != 4 || !matches!(t.elem, Elem::F32 | Elem::I32) {
+            return Err(self.error(format!("a reduction of {t}")));
+        }
+        let lanes: Vec<Value> = (0..4u8).map(|l| self.b.ins().extractlane(v, l)).collect();
+        let combine = |s: &mut Self, x: Value, y: Value| {
+            if t.elem == Elem::F32 {
+                return s.float_bin(op, x, y);
+            }
+            let cc = if op == Bin::Min { IntCC::SignedLessThan } else { IntCC::SignedGreaterThan };
+            if op == Bin::Add {
+                return Ok(s.b.ins().iadd(x, y));
+            }
+            let first = s.b.ins().icmp(cc, x, y);
+            Ok(s.choose(first, x, y))
+        };
+        let (x, y) = (combine(self, lanes[0], lanes[2])?, combine(self, lanes[1], lanes[3])?);
+        combine(self, x, y)
+    }
+
+    fn float_bin(&mut self, op: Bin, x: Value, y: Value) -> Result<Value, Diag> {
+        Ok(match op {
+            Bin::Add => self.b.ins().fadd(x, y),
+            Bin::Sub => self.b.ins().fsub(x, y),
+            Bin::Mul => self.b.ins().fmul(x, y),
+            Bin::Div => self.b.ins().fdiv(x, y),
+            Bin::Min => self.b.ins().fmin(x, y),
+            Bin::Max => self.b.ins().fmax(x, y),
+            _ => return Err(self.error(format!("{op:?} of floats"))),
+        })
+    }
+
     pub(super) fn bin(&mut self, dst: Reg, op: Bin, a: Reg, b: Reg) -> Result<Value, Diag> {
         let t = self.ty(a);
         let (x, y) = (self.get(a)?, self.get(b)?);
         let v = match t.elem {
-            Elem::F32 | Elem::F64 => match op {
-                Bin::Add => self.b.ins().fadd(x, y),
-                Bin::Sub => self.b.ins().fsub(x, y),
-                Bin::Mul => self.b.ins().fmul(x, y),
-                Bin::Div => self.b.ins().fdiv(x, y),
-                Bin::Min => self.b.ins().fmin(x, y),
-                Bin::Max => self.b.ins().fmax(x, y),
-                _ => return Err(self.error(format!("{op:?} of {}", t.elem.name()))),
-            },
+            Elem::Addr => return Err(self.error(format!("{op:?} of addresses"))),
+            Elem::F32 | Elem::F64 => self.float_bin(op, x, y)?,
             Elem::Mask => match op {
                 Bin::And => self.b.ins().band(x, y),
                 Bin::Or => self.b.ins().bor(x, y),

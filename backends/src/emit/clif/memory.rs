@@ -1,9 +1,9 @@
 //! Loads and stores of every memory type.
 
-use bertc_ir::kernel::{Elem, Param, Reg};
+use bertc_ir::kernel::{Elem, Param, Place, Reg, RegType};
 use bertc_ir::{DType, Diag};
 use cranelift_codegen::ir::condcodes::IntCC;
-use cranelift_codegen::ir::{InstBuilder, MemFlagsData, Value, types};
+use cranelift_codegen::ir::{BlockArg, InstBuilder, MemFlagsData, Value, types};
 
 use super::{Emitter, Fact};
 
@@ -44,14 +44,66 @@ impl Emitter<'_> {
         }
     }
 
-    pub(super) fn load(&mut self, dst: Reg, ptr: usize, index: Reg, offset: i64) -> Result<Value, Diag> {
+    /// The address of `ptr[index + offset]`.
+    pub(super) fn element(&mut self, ptr: usize, index: Reg, offset: i64) -> Result<Value, Diag> {
         let (base, dtype) = self.pointer(ptr)?;
+        let (p, o) = self.address(base, dtype, index, offset)?;
+        Ok(if o == 0 { p } else { self.b.ins().iadd_imm_s(p, i64::from(o)) })
+    }
+
+    /// Type in memory, address and static offset of a place.
+    fn place(&mut self, at: &Place) -> Result<(DType, Value, i32), Diag> {
+        let (mut base, dtype) = self.pointer(at.ptr)?;
+        if let Some(b) = at.base {
+            base = self.get(b)?;
+        }
+        let (p, o) = self.address(base, dtype, at.index, at.offset)?;
+        Ok((dtype, p, o))
+    }
+
+    pub(super) fn load(&mut self, dst: Reg, at: &Place) -> Result<Value, Diag> {
+        let (dtype, p, o) = self.place(at)?;
         let t = self.ty(dst);
         if t.elem != Elem::of(dtype) {
             return Err(self.error(format!("a load of {dtype} into {}", t.elem.name())));
         }
-        let (p, o) = self.address(base, dtype, index, offset)?;
-        Ok(if t.lanes == 1 { self.load_one(dtype, p, o) } else { self.load_four(dtype, p, o) })
+        Ok(match at.active {
+            _ if t.lanes == 1 => self.load_one(dtype, p, o),
+            None => self.load_four(dtype, p, o),
+            Some(n) => {
+                let n = self.get(n)?;
+                self.load_active(t, dtype, n, p, o)
+            }
+        })
+    }
+
+    /// The first `n` of four elements, zero for the rest.
+    fn load_active(&mut self, t: RegType, dtype: DType, n: Value, p: Value, o: i32) -> Value {
+        let ty = Self::clif_type(t);
+        let [all, some, done] = [(); 3].map(|()| self.b.create_block());
+        self.b.append_block_param(done, ty);
+        let every = self.b.ins().icmp_imm_s(IntCC::SignedGreaterThanOrEqual, n, 4);
+        self.b.ins().brif(every, all, &[], some, &[]);
+        self.b.switch_to_block(all);
+        let v = self.load_four(dtype, p, o);
+        self.b.ins().jump(done, &[BlockArg::Value(v)]);
+        self.b.switch_to_block(some);
+        let mut v = if t.elem == Elem::F32 { self.float(ty, 0.0) } else { self.int(ty, 0) };
+        for lane in 0..3u8 {
+            let more = self.b.ins().icmp_imm_s(IntCC::SignedGreaterThan, n, i64::from(lane));
+            let next = self.b.create_block();
+            self.b.ins().brif(more, next, &[], done, &[BlockArg::Value(v)]);
+            self.b.switch_to_block(next);
+            let mut x = self.load_one(dtype, p, o + i32::from(lane) * dtype.size() as i32);
+            if t.elem == Elem::Mask {
+                let wide = self.b.ins().uextend(types::I32, x);
+                x = self.b.ins().ineg(wide);
+            }
+            v = self.b.ins().insertlane(v, x, lane);
+        }
+        self.b.ins().jump(done, &[BlockArg::Value(v)]);
+        self.b.switch_to_block(done);
+        self.b.block_params(done)[0]
     }
 
     fn load_one(&mut self, dtype: DType, p: Value, o: i32) -> Value {
@@ -118,20 +170,46 @@ impl Emitter<'_> {
         }
     }
 
-    pub(super) fn store(&mut self, ptr: usize, index: Reg, offset: i64, value: Reg) -> Result<(), Diag> {
-        let (base, dtype) = self.pointer(ptr)?;
+    pub(super) fn store(&mut self, at: &Place, value: Reg) -> Result<(), Diag> {
+        let (dtype, p, o) = self.place(at)?;
         let t = self.ty(value);
         if t.elem != Elem::of(dtype) {
             return Err(self.error(format!("a store of {} to {dtype}", t.elem.name())));
         }
         let v = self.get(value)?;
-        let (p, o) = self.address(base, dtype, index, offset)?;
-        if t.lanes == 1 {
-            self.store_one(dtype, v, p, o);
-        } else {
-            self.store_four(dtype, v, p, o);
+        match at.active {
+            _ if t.lanes == 1 => self.store_one(dtype, v, p, o),
+            None => self.store_four(dtype, v, p, o),
+            Some(n) => {
+                let n = self.get(n)?;
+                self.store_active(t, dtype, n, v, p, o);
+            }
         }
         Ok(())
+    }
+
+    /// The first `n` of four lanes.
+    fn store_active(&mut self, t: RegType, dtype: DType, n: Value, v: Value, p: Value, o: i32) {
+        let [all, some, done] = [(); 3].map(|()| self.b.create_block());
+        let every = self.b.ins().icmp_imm_s(IntCC::SignedGreaterThanOrEqual, n, 4);
+        self.b.ins().brif(every, all, &[], some, &[]);
+        self.b.switch_to_block(all);
+        self.store_four(dtype, v, p, o);
+        self.b.ins().jump(done, &[]);
+        self.b.switch_to_block(some);
+        for lane in 0..3u8 {
+            let more = self.b.ins().icmp_imm_s(IntCC::SignedGreaterThan, n, i64::from(lane));
+            let next = self.b.create_block();
+            self.b.ins().brif(more, next, &[], done, &[]);
+            self.b.switch_to_block(next);
+            let mut x = self.b.ins().extractlane(v, lane);
+            if t.elem == Elem::Mask {
+                x = self.b.ins().icmp_imm_u(IntCC::NotEqual, x, 0);
+            }
+            self.store_one(dtype, x, p, o + i32::from(lane) * dtype.size() as i32);
+        }
+        self.b.ins().jump(done, &[]);
+        self.b.switch_to_block(done);
     }
 
     fn store_one(&mut self, dtype: DType, v: Value, p: Value, o: i32) {

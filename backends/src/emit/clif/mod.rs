@@ -97,7 +97,7 @@ impl Emitter<'_> {
             (Elem::F32, _) => types::F32X4,
             (Elem::F64, _) => types::F64,
             (Elem::I32, 1) => types::I32,
-            (Elem::I64, _) => types::I64,
+            (Elem::I64 | Elem::Addr, _) => types::I64,
             (Elem::Mask, 1) => types::I8,
             (Elem::I32 | Elem::Mask, _) => types::I32X4,
         }
@@ -176,6 +176,10 @@ impl Emitter<'_> {
         self.b.switch_to_block(block);
         let params = self.b.block_params(block).to_vec();
         self.set(self.kernel.task, params[1]);
+        if let Some(w) = self.kernel.worker {
+            let wide = self.b.ins().uextend(types::I64, params[2]);
+            self.set(w, wide);
+        }
         // The argument array is written before the call and is never changed during it.
         let flags = MemFlagsData::trusted().with_readonly().with_can_move();
         self.flag = Some(self.b.ins().load(types::I64, flags, params[0], 0));
@@ -214,8 +218,10 @@ impl Emitter<'_> {
             }
             Inst::Splat { dst, a } => (dst, self.splat(*dst, *a)?),
             Inst::Extract { dst, a, lane } => (dst, self.extract(*a, *lane)?),
-            Inst::Load { dst, ptr, index, offset } => (dst, self.load(*dst, *ptr, *index, *offset)?),
-            Inst::Store { ptr, index, offset, value } => return self.store(*ptr, *index, *offset, *value),
+            Inst::Reduce { dst, op, a } => (dst, self.reduce(*op, *a)?),
+            Inst::Address { dst, ptr, index, offset } => (dst, self.element(*ptr, *index, *offset)?),
+            Inst::Load { dst, at } => (dst, self.load(*dst, at)?),
+            Inst::Store { at, value } => return self.store(at, *value),
             Inst::For { .. } => return self.for_loop(inst),
             Inst::If { dst, cond, then, otherwise } => return self.if_else(dst, *cond, then, otherwise),
             Inst::Fail => return self.fail(),

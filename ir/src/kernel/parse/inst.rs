@@ -1,7 +1,7 @@
 //! Reads blocks and instructions.
 
 use super::super::verify::MAX_NESTING;
-use super::super::{Bin, Block, Elem, Inst, Reg, RegType, Un};
+use super::super::{Bin, Block, Elem, Inst, Place, Reg, RegType, Un};
 use super::{Entity, I64, Name, Parsed, Parser};
 use crate::diag::{Diag, Loc};
 use crate::op::CmpOp;
@@ -64,9 +64,9 @@ impl<'a> Parser<'a> {
             ("if", _) => self.if_else(n, depth, &dst),
             ("fail", []) => Ok(Inst::Fail),
             ("store", []) => {
-                let (ptr, index, offset) = self.place()?;
+                let at = self.place()?;
                 self.expect(",")?;
-                Ok(Inst::Store { ptr, index, offset, value: self.reg()? })
+                Ok(Inst::Store { at, value: self.reg()? })
             }
             ("store" | "fail", _) => Err(self.about_last(format!("'{op}' has no result"))),
             (_, &[name]) => self.plain(op, name),
@@ -111,10 +111,16 @@ impl<'a> Parser<'a> {
                 self.expect("]")?;
                 Inst::Extract { dst, a, lane }
             }
-            "load" => {
-                let (ptr, index, offset) = self.place()?;
-                Inst::Load { dst, ptr, index, offset }
+            "reduce" => {
+                let op = self.word("an operation")?;
+                let op = Bin::from_name(op).ok_or_else(|| self.about_last(format!("'{op}' is not an operation")))?;
+                Inst::Reduce { dst, op, a: self.reg()? }
             }
+            "address" => {
+                let (ptr, index, offset) = self.element()?;
+                Inst::Address { dst, ptr, index, offset }
+            }
+            "load" => Inst::Load { dst, at: self.place()? },
             _ => match (un, bin) {
                 (Some(op), _) => Inst::Un { dst, op, a: self.reg()? },
                 (_, Some(op)) => {
@@ -142,7 +148,7 @@ impl<'a> Parser<'a> {
         let dst = self.define(name, ty)?;
         let inst = match ty.elem {
             Elem::F32 | Elem::F64 => Inst::ConstF { dst, value: self.float()? },
-            Elem::I32 | Elem::I64 | Elem::Mask => Inst::ConstI { dst, value: self.int()? },
+            Elem::I32 | Elem::I64 | Elem::Mask | Elem::Addr => Inst::ConstI { dst, value: self.int()? },
         };
         self.at = end;
         Ok(inst)
@@ -159,8 +165,16 @@ impl<'a> Parser<'a> {
         Ok(regs)
     }
 
+    /// An element, and what may follow it: `from %base`, `active %count`.
+    fn place(&mut self) -> Parsed<Place> {
+        let (ptr, index, offset) = self.element()?;
+        let base = if self.eat("from") { Some(self.reg()?) } else { None };
+        let active = if self.eat("active") { Some(self.reg()?) } else { None };
+        Ok(Place { ptr, base, index, offset, active })
+    }
+
     /// `%ptr[%index + offset]`.
-    fn place(&mut self) -> Parsed<(usize, Reg, i64)> {
+    fn element(&mut self) -> Parsed<(usize, Reg, i64)> {
         let name = self.value()?;
         let Some(&Entity::Pointer(ptr)) = self.names.get(name.text) else {
             return Err(self.about_last(format!("{name} is not a pointer parameter")));
@@ -238,6 +252,7 @@ impl<'a> Parser<'a> {
 
 /// Whether `op` is the word of an instruction of one result.
 fn is_plain(op: &str) -> bool {
-    let others = ["const", "fma", "select", "cmp", "convert", "bitcast", "splat", "extract", "load"];
+    let others =
+        ["const", "fma", "select", "cmp", "convert", "bitcast", "splat", "extract", "reduce", "address", "load"];
     others.contains(&op) || Un::from_name(op).is_some() || Bin::from_name(op).is_some()
 }

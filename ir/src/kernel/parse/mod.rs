@@ -263,6 +263,13 @@ impl<'a> Parser<'a> {
         let task_name = self.value()?;
         self.bind(task_name, Entity::Register(task))?;
         task_name.text.clone_into(&mut self.reg_names[0]);
+        let worker = if self.eat("worker") {
+            let name = self.value()?;
+            Some(self.define(name, I64)?)
+        } else {
+            None
+        };
+        let ordered = self.eat("ordered");
         self.head_end = self.tokens[self.at - 1].end;
         self.expect("{")?;
         let body = self.block(0)?;
@@ -271,6 +278,8 @@ impl<'a> Parser<'a> {
             params: std::mem::take(&mut self.params),
             regs: std::mem::take(&mut self.regs),
             task,
+            worker,
+            ordered,
             body,
         })
     }
