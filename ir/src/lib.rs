@@ -16,6 +16,6 @@ pub mod verify;
 pub use diag::{Diag, Loc};
 pub use dims::{Dim, SymbolId, Symbols};
 pub use graph::{Graph, Node, Port, ValueId};
-pub use op::{BinaryOp, CmpOp, Op, ReduceOp, UnaryOp};
+pub use op::{Attention, BinaryOp, CmpOp, Linear, Op, ReduceOp, SumNorm, UnaryOp};
 pub use tensor::{Scalar, Tensor};
 pub use types::{DType, TensorType};

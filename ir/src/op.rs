@@ -5,6 +5,10 @@ use crate::dims::Dim;
 use crate::tensor::Tensor;
 use crate::types::DType;
 
+mod fused;
+
+pub use fused::{ACTIVATIONS, Attention, Linear, SumNorm};
+
 macro_rules! named_enum {
     ($(#[$m:meta])* $name:ident { $($(#[$vm:meta])* $v:ident = $s:literal),* $(,)? }) => {
         $(#[$m])*
@@ -257,6 +261,12 @@ pub enum Op {
         /// Number of leading dims that data and indices share.
         batch_dims: usize,
     },
+    /// act(a·b + bias) + residual, layer-normalised (a, b, and what the attributes name); f32.
+    Linear(Linear),
+    /// softmax(scale·q·kᵀ + mask)·v per head (q, k, v, and with `mask` the mask); f32.
+    Attention(Attention),
+    /// Σ tables\[ids\] + Σ addends, layer-normalised (table, ids, …, addend, …, and with `norm` gamma, beta); f32.
+    SumNorm(SumNorm),
 }
 
 impl Op {
@@ -293,6 +303,9 @@ impl Op {
             Op::Gather { .. } => "gather",
             Op::GatherElements { .. } => "gather_elements",
             Op::GatherNd { .. } => "gather_nd",
+            Op::Linear(_) => "linear",
+            Op::Attention(_) => "attention",
+            Op::SumNorm(_) => "sum_norm",
         }
     }
 
@@ -318,11 +331,18 @@ impl Op {
             | Op::GatherNd { .. } => 2,
             Op::Select | Op::LayerNorm { .. } => 3,
             Op::Concat { .. } => return None,
+            Op::Linear(l) => l.arity(),
+            Op::Attention(a) => a.arity(),
+            Op::SumNorm(n) => n.arity(),
         })
     }
 
     /// Whether executing the op can fail at run time (an index out of range).
     pub fn fallible(&self) -> bool {
-        matches!(self, Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherNd { .. })
+        match self {
+            Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherNd { .. } => true,
+            Op::SumNorm(n) => n.tables > 0,
+            _ => false,
+        }
     }
 }

@@ -11,7 +11,8 @@
 //!    ([`check_type`]).
 //! 7. Input `i` is a value whose op is `input` with index `i`; no other value has an `input` op.
 //! 8. Inputs have distinct, non-empty names; so have outputs. There is an output.
-//! 9. The `eps` of a layer norm is finite and not negative; bool constants hold 0 and 1 only.
+//! 9. The `eps` of a layer norm is finite and not negative, also inside a fused op; an attention's scale is finite;
+//!    bool constants hold 0 and 1 only.
 //!
 //! Cost: linear in the graph, and in the size of bool constants.
 

@@ -71,6 +71,9 @@ fn every_op_has_an_example() {
         "gather",
         "gather_elements",
         "gather_nd",
+        "linear",
+        "attention",
+        "sum_norm",
     ];
     let elementwise = UnaryOp::ALL.iter().map(|u| u.name()).chain(BinaryOp::ALL.iter().map(|b| b.name()));
     let all = elementwise.chain(CmpOp::ALL.iter().map(|c| c.name())).chain(rest);

@@ -7,6 +7,7 @@
 
 mod data;
 mod elementwise;
+mod fused;
 mod matmul;
 mod movement;
 mod reduce;
@@ -141,6 +142,9 @@ pub fn eval_op(op: &Op, ty: &TensorType, dims: &[i64], x: &[&Tensor]) -> Result<
         Op::Gather { axis } => movement::gather(*axis, x[0], x[1])?,
         Op::GatherElements { axis } => movement::gather_elements(*axis, x[0], x[1])?,
         Op::GatherNd { batch_dims } => movement::gather_nd(*batch_dims, x[0], x[1])?,
+        Op::Linear(l) => fused::linear(l, x, &shape),
+        Op::Attention(a) => fused::attention(a, x),
+        Op::SumNorm(n) => fused::sum_norm(n, x, &shape)?,
     };
     let len = data.len();
     Tensor::new(ty.dtype, shape, data.into()).ok_or_else(|| format!("'{}' gave {len} bytes", op.name()))

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::diag::Loc;
-use crate::op::{BinaryOp as B, CmpOp, ReduceOp, UnaryOp as U};
+use crate::op::{Attention, BinaryOp as B, CmpOp, Linear, ReduceOp, SumNorm, UnaryOp as U};
 
 fn f32t(shape: &[usize], v: &[f32]) -> Tensor {
     Tensor::from_f32(shape.to_vec(), v)
@@ -312,4 +312,59 @@ fn graphs_and_their_checks() {
     assert!(eval(&g, &[3], std::slice::from_ref(&t)).unwrap_err().message.contains("expected f32 [3]"));
     assert!(eval(&g, &[], &[]).is_err() && eval(&g, &[2], &[]).is_err());
     assert!(eval(&g, &[2], &[Tensor::from_i64(vec![2], &[1, 2])]).is_err());
+}
+
+#[test]
+fn linear_applies_its_parts_in_order() {
+    let (a, b) = (f32t(&[1, 1, 2], &[1.0, 2.0]), f32t(&[2, 2], &[1.0, 1.0, 2.0, -1.0]));
+    let (bias, residual) = (f32t(&[2], &[-4.0, 2.0]), f32t(&[1, 1, 2], &[1.0, -1.0]));
+    let (gamma, beta) = (f32t(&[2], &[1.0, 2.0]), f32t(&[2], &[0.5, 0.0]));
+    let run = |l: Linear, x: &[&Tensor]| run(Op::Linear(l), x).to_f64_vec();
+    let l = Linear::default();
+    same(&run(l, &[&a, &b]), &[5.0, -1.0]);
+    let l = Linear { trans_b: true, bias: true, ..l };
+    same(&run(l, &[&a, &b, &bias]), &[-1.0, 2.0]);
+    let l = Linear { act: Some(U::Relu), residual: true, ..l };
+    same(&run(l, &[&a, &b, &bias, &residual]), &[1.0, 1.0]);
+    let l = Linear { act: None, norm: Some(0.0), ..l };
+    same(&run(l, &[&a, &b, &bias, &residual, &gamma, &beta]), &[-0.5, 2.0]);
+}
+
+#[test]
+fn attention_keeps_heads_apart() {
+    let third = 3f32.ln();
+    let q = f32t(&[1, 1, 2], &[0.0, 2.0 * third]);
+    let k = f32t(&[1, 2, 2], &[5.0, 0.0, 7.0, 1.0]);
+    let v = f32t(&[1, 2, 4], &[2.0, 0.0, 4.0, 1.0, 4.0, 0.0, 8.0, 5.0]);
+    let a = Attention { heads: 2, scale: 0.5, mask: false, nan_to_zero: false };
+    let near = |a: Attention, x: &[&Tensor], want: &[f64]| {
+        let y = run(Op::Attention(a), x).to_f64_vec();
+        let close = |(x, y): (&f64, &f64)| (x - y).abs() < 1e-6 || x.is_nan() && y.is_nan();
+        assert!(y.iter().zip(want).all(close) && y.len() == want.len(), "{y:?}");
+    };
+    near(a, &[&q, &k, &v], &[3.0, 0.0, 7.0, 4.0]);
+    let inf = f32::NEG_INFINITY;
+    let masks = f32t(&[1, 2, 1, 2], &[0.0, inf, inf, inf]);
+    near(Attention { mask: true, ..a }, &[&q, &k, &v, &masks], &[2.0, 0.0, NAN, NAN]);
+    near(Attention { mask: true, nan_to_zero: true, ..a }, &[&q, &k, &v, &masks], &[2.0, 0.0, 0.0, 0.0]);
+    let per_key = f32t(&[1, 1, 1, 2], &[inf, 0.0]);
+    near(Attention { mask: true, ..a }, &[&q, &k, &v, &per_key], &[4.0, 0.0, 8.0, 5.0]);
+}
+
+#[test]
+fn sums_of_rows_are_normalised() {
+    let words = f32t(&[3, 2], &[0.0, 1.0, 10.0, 11.0, 20.0, 24.0]);
+    let ids = typed(DType::I32, &[2, 2], &[0.0, 1.0, -1.0, 1.0]);
+    let places = f32t(&[2, 2], &[100.0, 200.0, 300.0, 400.0]);
+    let place_ids = Tensor::from_i64(vec![2], &[1, 0]);
+    let column = f32t(&[1, 1, 2], &[0.0, 1.0]);
+    let n = SumNorm { tables: 2, addends: 1, norm: None };
+    let y = run(Op::SumNorm(n), &[&words, &ids, &places, &place_ids, &column]);
+    assert_eq!(y, f32t(&[2, 2, 2], &[300.0, 402.0, 110.0, 212.0, 320.0, 425.0, 110.0, 212.0]));
+    let gamma = f32t(&[2], &[1.0, 3.0]);
+    let n = SumNorm { tables: 0, addends: 1, norm: Some(0.0) };
+    assert_eq!(run(Op::SumNorm(n), &[&places, &gamma, &gamma]), f32t(&[2, 2], &[0.0, 6.0, 0.0, 6.0]));
+    let n = SumNorm { tables: 1, addends: 0, norm: None };
+    let e = try_run(Op::SumNorm(n), &[&places, &Tensor::from_i64(vec![1], &[-3])]).unwrap_err();
+    assert!(e.message.contains("index -3 is out of range"), "{e}");
 }

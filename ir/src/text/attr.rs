@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::dims::Dim;
-use crate::op::{BinaryOp, CmpOp, Op, ReduceOp, UnaryOp};
+use crate::op::{Attention, BinaryOp, CmpOp, Linear, Op, ReduceOp, SumNorm, UnaryOp};
 use crate::types::DType;
 
 /// The value of an attribute.
@@ -23,6 +23,8 @@ pub(super) enum Attr {
     Dims(Vec<Dim>),
     /// An element type.
     Type(DType),
+    /// An elementwise op.
+    Unary(UnaryOp),
 }
 
 /// The form of an attribute's value; an attribute's name has one form in every op.
@@ -35,18 +37,20 @@ pub(super) enum Kind {
     Dim,
     Dims,
     Type,
+    Unary,
 }
 
 /// The form of the attribute `name`.
 pub(super) fn kind(name: &str) -> Option<Kind> {
     Some(match name {
-        "axis" | "batch_dims" => Kind::Int,
+        "axis" | "batch_dims" | "heads" | "tables" | "addends" => Kind::Int,
         "axes" | "perm" => Kind::Ints,
-        "keep" | "exclusive" | "reverse" | "trans_b" => Kind::Bool,
-        "eps" => Kind::Float,
+        "keep" | "exclusive" | "reverse" | "trans_b" | "bias" | "residual" | "mask" | "nan_to_zero" => Kind::Bool,
+        "eps" | "norm" | "scale" => Kind::Float,
         "value" | "start" | "len" | "step" => Kind::Dim,
         "shape" => Kind::Dims,
         "to" => Kind::Type,
+        "act" => Kind::Unary,
         _ => return None,
     })
 }
@@ -79,6 +83,24 @@ pub(super) fn attrs(op: &Op) -> Vec<(&'static str, Attr)> {
         | Op::Gather { axis }
         | Op::GatherElements { axis } => vec![("axis", Attr::Int(*axis))],
         Op::GatherNd { batch_dims } => vec![("batch_dims", Attr::Int(*batch_dims))],
+        Op::Linear(l) => {
+            let mut v = vec![("trans_b", Attr::Bool(l.trans_b)), ("bias", Attr::Bool(l.bias))];
+            v.extend(l.act.map(|a| ("act", Attr::Unary(a))));
+            v.push(("residual", Attr::Bool(l.residual)));
+            v.extend(l.norm.map(|e| ("norm", Attr::Float(e))));
+            v
+        }
+        Op::Attention(a) => vec![
+            ("heads", Attr::Int(a.heads)),
+            ("scale", Attr::Float(a.scale)),
+            ("mask", Attr::Bool(a.mask)),
+            ("nan_to_zero", Attr::Bool(a.nan_to_zero)),
+        ],
+        Op::SumNorm(n) => {
+            let mut v = vec![("tables", Attr::Int(n.tables)), ("addends", Attr::Int(n.addends))];
+            v.extend(n.norm.map(|e| ("norm", Attr::Float(e))));
+            v
+        }
     }
 }
 
@@ -102,6 +124,18 @@ impl Attrs {
             Attr::Ints(v) => Ok(v),
             _ => Err(format!("attribute '{name}' must be a list of integers")),
         }
+    }
+
+    fn float(&mut self, name: &'static str) -> Result<f32, String> {
+        match self.take(name)? {
+            Attr::Float(v) => Ok(v),
+            _ => Err(format!("attribute '{name}' must be a float")),
+        }
+    }
+
+    /// A float that may be left out.
+    fn norm(&mut self) -> Result<Option<f32>, String> {
+        if self.0.contains_key("norm") { self.float("norm").map(Some) } else { Ok(None) }
     }
 
     fn flag(&mut self, name: &str) -> bool {
@@ -137,10 +171,7 @@ pub(super) fn build(name: &str, a: &mut Attrs) -> Result<Op, String> {
         "arg_min" => Op::ArgMax { axis: a.int("axis")?, min: true },
         "cum_sum" => Op::CumSum { axis: a.int("axis")?, exclusive: a.flag("exclusive"), reverse: a.flag("reverse") },
         "softmax" => Op::Softmax { axis: a.int("axis")? },
-        "layer_norm" => match a.take("eps")? {
-            Attr::Float(eps) => Op::LayerNorm { eps },
-            _ => return Err("attribute 'eps' must be a float".to_string()),
-        },
+        "layer_norm" => Op::LayerNorm { eps: a.float("eps")? },
         "matmul" => Op::MatMul { trans_b: a.flag("trans_b") },
         "transpose" => Op::Transpose { perm: a.ints("perm")? },
         "reshape" => Op::Reshape { shape: a.dims("shape")? },
@@ -153,6 +184,22 @@ pub(super) fn build(name: &str, a: &mut Attrs) -> Result<Op, String> {
         "gather" => Op::Gather { axis: a.int("axis")? },
         "gather_elements" => Op::GatherElements { axis: a.int("axis")? },
         "gather_nd" => Op::GatherNd { batch_dims: a.int("batch_dims")? },
+        "linear" => {
+            let act = match a.0.remove("act") {
+                None => None,
+                Some(Attr::Unary(u)) => Some(u),
+                Some(_) => return Err("attribute 'act' must be an elementwise op".to_string()),
+            };
+            let (trans_b, bias, residual) = (a.flag("trans_b"), a.flag("bias"), a.flag("residual"));
+            Op::Linear(Linear { trans_b, bias, act, residual, norm: a.norm()? })
+        }
+        "attention" => Op::Attention(Attention {
+            heads: a.int("heads")?,
+            scale: a.float("scale")?,
+            mask: a.flag("mask"),
+            nan_to_zero: a.flag("nan_to_zero"),
+        }),
+        "sum_norm" => Op::SumNorm(SumNorm { tables: a.int("tables")?, addends: a.int("addends")?, norm: a.norm()? }),
         _ => {
             if let Some(op) = name.strip_prefix("reduce_").and_then(ReduceOp::from_name) {
                 Op::Reduce { op, axes: a.ints("axes")?, keep: a.flag("keep") }

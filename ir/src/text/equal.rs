@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::graph::{Graph, ValueId};
-use crate::op::Op;
+use crate::op::{Attention, Linear, Op, SumNorm};
 
 /// Whether two graphs have the same name, symbols, ports and the same values between them. Value ids and locations
 /// don't count; values that no output needs are matched in topological order.
@@ -56,10 +56,24 @@ impl Pairs<'_> {
     }
 }
 
+fn bits(x: Option<f32>) -> Option<u32> {
+    x.map(f32::to_bits)
+}
+
 fn same_op(a: &Op, b: &Op) -> bool {
     match (a, b) {
         // Bits, so that NaN equals itself and the zeros differ.
         (Op::LayerNorm { eps: x }, Op::LayerNorm { eps: y }) => x.to_bits() == y.to_bits(),
+        (Op::Linear(x), Op::Linear(y)) => {
+            bits(x.norm) == bits(y.norm) && Linear { norm: None, ..*x } == Linear { norm: None, ..*y }
+        }
+        (Op::Attention(x), Op::Attention(y)) => {
+            bits(Some(x.scale)) == bits(Some(y.scale))
+                && Attention { scale: 0.0, ..*x } == Attention { scale: 0.0, ..*y }
+        }
+        (Op::SumNorm(x), Op::SumNorm(y)) => {
+            bits(x.norm) == bits(y.norm) && SumNorm { norm: None, ..*x } == SumNorm { norm: None, ..*y }
+        }
         _ => a == b,
     }
 }

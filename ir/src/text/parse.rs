@@ -9,7 +9,7 @@ use super::literal::read_element;
 
 use crate::diag::{Diag, Loc};
 use crate::graph::{Graph, ValueId};
-use crate::op::Op;
+use crate::op::{Op, UnaryOp};
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType};
 
@@ -402,6 +402,10 @@ impl<'a> Parser<'a> {
             Kind::Dims => {
                 self.expect("[")?;
                 Attr::Dims(self.list("]", |p| p.dim(0))?)
+            }
+            Kind::Unary => {
+                let e = self.expected("an elementwise op");
+                Attr::Unary(UnaryOp::from_name(self.ident("an elementwise op")?).ok_or(e)?)
             }
             Kind::Type => {
                 let e = self.expected("an element type");

@@ -145,6 +145,7 @@ impl Printer<'_> {
                 Ok(())
             }
             Attr::Type(d) => write!(self.out, "{d}"),
+            Attr::Unary(u) => write!(self.out, "{}", u.name()),
         }
     }
 

@@ -6,7 +6,7 @@ use super::*;
 use crate::dims::Dim;
 use crate::graph::{Graph, ValueId};
 use crate::infer::MAX_RANK;
-use crate::op::{BinaryOp, CmpOp, Op, ReduceOp, UnaryOp};
+use crate::op::{ACTIVATIONS, Attention, BinaryOp, CmpOp, Linear, Op, ReduceOp, SumNorm, UnaryOp};
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType};
 use crate::verify::verify;
@@ -54,7 +54,7 @@ impl Choices<'_> {
         let shape = &g.ty(x).shape;
         let rank = shape.len();
         let axis = self.below(rank);
-        match self.below(24) {
+        match self.below(27) {
             0 => Op::Constant(self.constant()),
             1 => Op::Dim(self.dim(g)),
             2 => Op::Iota { len: self.dim(g), start: self.dim(g), step: Dim::constant(i64::MIN) },
@@ -81,6 +81,20 @@ impl Choices<'_> {
             20 => Op::Slice { axis, start: 0.into(), len: 1.into(), step: self.of(&[1, -3]) },
             21 => Op::Concat { axis },
             22 => Op::Gather { axis },
+            23 => {
+                let (bias, residual) = (self.flag(), self.flag());
+                let act = self.flag().then(|| self.of(&ACTIVATIONS));
+                let norm = self.flag().then_some(0.5);
+                Op::Linear(Linear { trans_b: self.flag(), bias, act, residual, norm })
+            }
+            24 => {
+                let (mask, nan_to_zero) = (self.flag(), self.flag());
+                Op::Attention(Attention { heads: 1, scale: self.of(&[0.125, -0.0]), mask, nan_to_zero })
+            }
+            25 => {
+                let norm = self.flag().then_some(1e-12);
+                Op::SumNorm(SumNorm { tables: self.below(2), addends: self.below(3), norm })
+            }
             _ => self
                 .of(&[0, 1])
                 .pipe(|k| if k == 0 { Op::GatherElements { axis } } else { Op::GatherNd { batch_dims: 0 } }),
@@ -117,7 +131,7 @@ fn random_graph(choices: &[u32]) -> Graph {
         let rest = [pick(&values), pick(&values)];
         let op = c.op(&g, x);
         let n = op.arity().unwrap_or(1 + c.below(3));
-        let operands: Vec<ValueId> = [x, rest[0], rest[1]][..n].to_vec();
+        let operands: Vec<ValueId> = [x, rest[0], rest[1]].into_iter().cycle().take(n).collect();
         let same = if c.flag() { vec![x; n] } else { operands };
         let loc = Loc::Node { name: format!("/n\"{i}"), op: op.name().to_string() };
         if g.ty(x).rank() < MAX_RANK - 2 {

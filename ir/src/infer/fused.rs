@@ -1,0 +1,112 @@
+//! Result types of the fused ops.
+
+use super::{MAX_RANK, Result, broadcast_shapes, ensure, ensure_index, matmul};
+use crate::dims::{Dim, Symbols};
+use crate::op::{ACTIVATIONS, Attention, Linear, SumNorm};
+use crate::types::{DType, TensorType};
+
+fn ensure_f32(t: &[(&str, &TensorType)]) -> Result<()> {
+    t.iter().try_for_each(|(name, t)| ensure(t.dtype == DType::F32, || format!("{name} must be f32, got {}", t.dtype)))
+}
+
+/// A vector over the last axis.
+fn ensure_vector(name: &str, t: &TensorType, n: &Dim, s: &Symbols) -> Result<()> {
+    ensure(t.dtype == DType::F32 && t.shape.len() == 1 && t.shape[0] == *n, || {
+        format!("{name} must be tensor<{} x f32>, got {}", n.display(s), t.display(s))
+    })
+}
+
+fn ensure_eps(eps: Option<f32>) -> Result<()> {
+    match eps {
+        Some(e) if !(e.is_finite() && e >= 0.0) => {
+            Err(format!("norm is {e}, expected a finite value of at least 0, its eps"))
+        }
+        _ => Ok(()),
+    }
+}
+
+pub(super) fn linear(l: &Linear, t: &[&TensorType], s: &Symbols) -> Result<TensorType> {
+    ensure_f32(&[("a", t[0]), ("b", t[1])])?;
+    ensure(t[1].rank() == 2, || format!("b must have rank 2, got {}", t[1].display(s)))?;
+    let y = matmul(l.trans_b, t[0], t[1], s)?;
+    let n = &y.shape[y.rank() - 1];
+    if let Some(at) = l.bias_at() {
+        ensure_vector("bias", t[at], n, s)?;
+    }
+    if let Some(act) = l.act {
+        let known = || ACTIVATIONS.map(|a| a.name()).join(", ");
+        ensure(ACTIVATIONS.contains(&act), || format!("'{}' is no activation: expected {}", act.name(), known()))?;
+    }
+    if let Some(at) = l.residual_at() {
+        ensure(*t[at] == y, || format!("the residual must be {}, got {}", y.display(s), t[at].display(s)))?;
+    }
+    if let Some(at) = l.gamma_at() {
+        ensure_vector("gamma", t[at], n, s)?;
+        ensure_vector("beta", t[at + 1], n, s)?;
+    }
+    ensure_eps(l.norm)?;
+    Ok(y)
+}
+
+pub(super) fn attention(a: &Attention, t: &[&TensorType], s: &Symbols) -> Result<TensorType> {
+    ensure_f32(&[("q", t[0]), ("k", t[1]), ("v", t[2])])?;
+    for (name, x) in ["q", "k", "v"].iter().zip(t) {
+        ensure(x.rank() == 3, || format!("{name} must have rank 3, got {}", x.display(s)))?;
+        let width = x.shape[2].as_const().and_then(|w| usize::try_from(w).ok());
+        ensure(width.is_some_and(|w| a.heads > 0 && w % a.heads == 0), || {
+            format!(
+                "the last dim of {name} ({}) is not a constant multiple of {} heads",
+                x.shape[2].display(s),
+                a.heads
+            )
+        })?;
+    }
+    let (q, k, v) = (t[0], t[1], t[2]);
+    ensure(q.shape[0] == k.shape[0] && k.shape[0] == v.shape[0], || "the batch dims differ".to_string())?;
+    ensure(q.shape[2] == k.shape[2], || {
+        format!("q and k differ in the last dim: {} and {}", q.shape[2].display(s), k.shape[2].display(s))
+    })?;
+    ensure(k.shape[1] == v.shape[1], || {
+        format!("k and v differ in length: {} and {}", k.shape[1].display(s), v.shape[1].display(s))
+    })?;
+    ensure(a.scale.is_finite(), || format!("scale is {}, expected a finite value", a.scale))?;
+    if a.mask {
+        let m = t[3];
+        ensure_f32(&[("the mask", m)])?;
+        let heads = Dim::constant(i64::try_from(a.heads).map_err(|_| "too many heads")?);
+        let scores = [q.shape[0].clone(), heads, q.shape[1].clone(), k.shape[1].clone()];
+        let fits = m.rank() == 4 && broadcast_shapes(&m.shape, &scores, s).is_ok_and(|b| b == scores);
+        ensure(fits, || {
+            let scores = TensorType::new(DType::F32, scores.to_vec());
+            format!("the mask must have rank 4 and broadcast to {}, got {}", scores.display(s), m.display(s))
+        })?;
+    }
+    Ok(TensorType::new(DType::F32, vec![q.shape[0].clone(), q.shape[1].clone(), v.shape[2].clone()]))
+}
+
+pub(super) fn sum_norm(n: &SumNorm, t: &[&TensorType], s: &Symbols) -> Result<TensorType> {
+    let (pairs, rest) = t.split_at(n.addends_at());
+    let mut terms = Vec::new();
+    for pair in pairs.chunks_exact(2) {
+        let (table, ids) = (pair[0], pair[1]);
+        ensure_f32(&[("a table", table)])?;
+        ensure(table.rank() == 2, || format!("a table must have rank 2, got {}", table.display(s)))?;
+        ensure_index(ids)?;
+        terms.push([&ids.shape[..], &table.shape[1..]].concat());
+    }
+    for x in &rest[..n.addends] {
+        ensure_f32(&[("an addend", x)])?;
+        terms.push(x.shape.clone());
+    }
+    let mut all = terms.into_iter();
+    let first = all.next().ok_or("a sum needs a term")?;
+    let shape = all.try_fold(first, |a, b| broadcast_shapes(&a, &b, s))?;
+    ensure(shape.len() <= MAX_RANK, || format!("rank {} is above the limit of {MAX_RANK}", shape.len()))?;
+    let last = shape.last().ok_or("a sum needs rank 1 or more")?;
+    if let Some(at) = n.gamma_at() {
+        ensure_vector("gamma", t[at], last, s)?;
+        ensure_vector("beta", t[at + 1], last, s)?;
+    }
+    ensure_eps(n.norm)?;
+    Ok(TensorType::new(DType::F32, shape))
+}
