@@ -135,23 +135,11 @@ impl Target {
     /// # Errors
     /// Cranelift refuses the triple or a setting.
     pub fn isa(&self) -> Result<OwnedTargetIsa, Diag> {
-        self.isa_with("speed")
-    }
-
-    /// As [`isa`](Self::isa), but instructions stay in the order in which they are built.
-    ///
-    /// # Errors
-    /// As [`isa`](Self::isa).
-    pub fn isa_in_order(&self) -> Result<OwnedTargetIsa, Diag> {
-        self.isa_with("none")
-    }
-
-    fn isa_with(&self, opt_level: &str) -> Result<OwnedTargetIsa, Diag> {
         let refuse = |what: &dyn std::fmt::Display| Diag::new(format!("target '{}': {what}", self.triple));
         let mut shared = settings::builder();
         // Objects have no undefined symbols, so no stack probes; nothing unwinds through a model's code.
         for (name, value) in [
-            ("opt_level", opt_level),
+            ("opt_level", "speed"),
             ("is_pic", "true"),
             ("enable_verifier", if cfg!(debug_assertions) { "true" } else { "false" }),
             ("enable_probestack", "false"),

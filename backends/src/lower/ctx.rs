@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bertc_ir::kernel::{Elem, KernelBuilder, Reg, RegType};
+use bertc_ir::kernel::{Elem, KernelBuilder, Place, Reg, RegType};
 use bertc_ir::{DType, Dim};
 
 use crate::plan::Arg;
@@ -84,6 +84,16 @@ impl Ctx {
             }
         }
         out
+    }
+
+    /// Loads `lanes` elements, `index` behind an address.
+    pub fn load_from(&mut self, ptr: usize, base: Reg, index: Reg, lanes: u8) -> Reg {
+        self.b.load_at(Place { ptr, base: Some(base), index, offset: 0, active: None }, lanes)
+    }
+
+    /// Stores `value`, `index` elements behind an address.
+    pub fn store_from(&mut self, ptr: usize, base: Reg, index: Reg, value: Reg) {
+        self.b.store_at(Place { ptr, base: Some(base), index, offset: 0, active: None }, value);
     }
 
     /// A constant of element `elem`.

@@ -6,8 +6,10 @@
 mod ctx;
 mod elementwise;
 mod gather;
+mod gemm;
 mod matmul;
 mod nest;
+mod norm;
 mod rows;
 
 use std::collections::{BTreeMap, HashMap};
@@ -17,7 +19,8 @@ use bertc_ir::{BinaryOp, DType, Diag, Dim, Graph, Loc, Op, Tensor, ValueId};
 
 use self::ctx::Ctx;
 use self::gather::Operand;
-use self::matmul::{Shape, Tile};
+use self::gemm::Tile;
+use self::matmul::Shape;
 use self::nest::{Source, View, pointwise, scalar_nest, strides};
 use crate::arena;
 use crate::plan::{Arg, ConstData, ConstLayout, PortSpec, Program, Step};
@@ -31,7 +34,7 @@ pub const LANES: u8 = 4;
 /// # Errors
 /// All ops that compiled code doesn't support, and sizes that don't fit 64 bits.
 pub fn lower(graph: &Graph, target: &Target) -> Result<Program, Vec<Diag>> {
-    let tile = Tile::for_registers(target.vector_registers());
+    let tile = Tile::for_target(target);
     let l = Lowering {
         g: graph,
         tile,
@@ -476,7 +479,11 @@ impl Lowering<'_> {
         };
         let y = self.define(v)?;
         let mut c = Ctx::new("matmul");
-        let tasks = matmul::matmul(&mut c, &s, shared, dtype, self.tile, [left, right, y]);
+        let row_stride = s.k.clone();
+        let spec = gemm::Spec { shape: &s, shared, row_stride, dtype, act: None, norm: None };
+        let a = (left, Dim::constant(0));
+        let args = gemm::Args { a, b: right, bias: None, residual: None, norm: None, y };
+        let tasks = gemm::gemm(&mut c, self.tile, &spec, args);
         self.step(v, c, tasks)
     }
 }

@@ -211,37 +211,16 @@ pub fn fold_over(
     init: &[Reg],
     body: impl FnOnce(&mut Ctx, Reg, &[Reg]) -> Vec<Reg>,
 ) -> Vec<Reg> {
-    // The loop's closure gets the bare builder; the context moves in and out around it.
-    let mut taken = std::mem::replace(c, Ctx::new(""));
-    let b = std::mem::replace(&mut taken.b, bertc_ir::kernel::KernelBuilder::new(""));
-    let mut b = b;
-    let r = b.for_loop(lo, hi, step, init, |b, i, args| {
-        std::mem::swap(&mut taken.b, b);
-        let y = body(&mut taken, i, args);
-        std::mem::swap(&mut taken.b, b);
-        y
-    });
-    taken.b = b;
-    *c = taken;
-    r
+    let (i, args) = c.b.begin_for(lo, hi, step, init);
+    let yields = body(c, i, &args);
+    c.b.end_for(yields)
 }
 
 /// Runs `body` when `cond` holds.
 pub fn when(c: &mut Ctx, cond: Reg, body: impl FnOnce(&mut Ctx)) {
-    let mut taken = std::mem::replace(c, Ctx::new(""));
-    let mut b = std::mem::replace(&mut taken.b, bertc_ir::kernel::KernelBuilder::new(""));
-    b.if_else(
-        cond,
-        |b| {
-            std::mem::swap(&mut taken.b, b);
-            body(&mut taken);
-            std::mem::swap(&mut taken.b, b);
-            Vec::new()
-        },
-        |_| Vec::new(),
-    );
-    taken.b = b;
-    *c = taken;
+    c.b.begin_if(cond);
+    body(c);
+    c.b.end_if(Vec::new());
 }
 
 /// The end of the last whole vector in `lo..hi`.

@@ -104,12 +104,10 @@ pub(crate) fn functions(
 }
 
 /// Compiles all functions, in the order given.
-pub(crate) fn compile(items: Vec<Item>, target: &Target, listing: bool) -> Result<Vec<(Item, Code)>, Vec<Diag>> {
-    let one = |d: Diag| vec![d];
-    let (free, in_order) = (target.isa().map_err(one)?, target.isa_in_order().map_err(one)?);
+pub(crate) fn compile(items: Vec<Item>, isa: &dyn TargetIsa, listing: bool) -> Result<Vec<(Item, Code)>, Vec<Diag>> {
     let codes = parallel(&items, |item| match &item.body {
         Body::Bytes(b) => Ok(Code { bytes: b.clone(), align: 16, relocs: Vec::new(), listing: None }),
-        Body::Clif { func, ordered } => compile_one(item, func, if *ordered { &*in_order } else { &*free }, listing),
+        Body::Clif { func, ordered } => compile_one(item, func, *ordered, isa, listing),
     });
     let mut out = Vec::with_capacity(items.len());
     let mut errors = Vec::new();
@@ -122,11 +120,24 @@ pub(crate) fn compile(items: Vec<Item>, target: &Target, listing: bool) -> Resul
     if errors.is_empty() { Ok(out) } else { Err(errors) }
 }
 
-fn compile_one(item: &Item, f: &Function, isa: &dyn TargetIsa, listing: bool) -> Result<Code, Diag> {
+fn compile_one(item: &Item, f: &Function, ordered: bool, isa: &dyn TargetIsa, listing: bool) -> Result<Code, Diag> {
     let mut ctx = Context::for_function(f.clone());
     ctx.set_disasm(listing);
     let failed = |e: &dyn std::fmt::Display| internal(format!("'{}' doesn't compile: {e}", item.name));
-    let code = ctx.compile(isa, &mut ControlPlane::default()).map_err(|e| failed(&e.inner))?;
+    let mut plane = ControlPlane::default();
+    let in_order;
+    let code = if ordered {
+        // Without Cranelift's optimiser, which moves instructions and joins blocks.
+        ctx.verify_if(isa).map_err(|e| failed(&e))?;
+        ctx.compute_cfg();
+        ctx.compute_domtree();
+        let mut registers = regalloc2::Ctx::default();
+        let code = isa.compile_function(&ctx.func, &ctx.domtree, &mut registers, listing, &mut plane);
+        in_order = code.map_err(|e| failed(&e))?.apply_params(&ctx.func.params);
+        &in_order
+    } else {
+        ctx.compile(isa, &mut plane).map_err(|e| failed(&e.inner))?
+    };
     // A function's own number only matters for references into itself, which nothing here makes.
     let this = FuncId::from_u32(0);
     let relocs: Vec<ModuleReloc> =

@@ -60,7 +60,7 @@ pub fn emit_object(
     out: &mut dyn Write,
 ) -> Result<ObjectStats, Vec<Diag>> {
     let (isa, layout, items) = front(program, target)?;
-    let code = compile::compile(items, target, false)?;
+    let code = compile::compile(items, &*isa, false)?;
     let one = |d: Diag| vec![d];
     let name = program.name.clone();
     let builder = ObjectBuilder::new(isa, name, cranelift_module::default_libcall_names())
@@ -108,8 +108,8 @@ pub fn emit_clif(program: &Program, target: &Target) -> Result<String, Vec<Diag>
 
 /// The assembly of every function of `program`, kernels first, as Cranelift writes it.
 pub fn emit_asm(program: &Program, target: &Target) -> Result<String, Vec<Diag>> {
-    let (_, _, items) = front(program, target)?;
-    let code = compile::compile(items, target, true)?;
+    let (isa, _, items) = front(program, target)?;
+    let code = compile::compile(items, &*isa, true)?;
     let mut text = String::new();
     for (i, (item, c)) in code.iter().enumerate() {
         match &c.listing {

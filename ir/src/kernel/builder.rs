@@ -13,7 +13,29 @@ pub struct KernelBuilder {
     worker: Option<Reg>,
     ordered: bool,
     /// The innermost block is last.
-    blocks: Vec<Vec<Inst>>,
+    blocks: Vec<Open>,
+}
+
+/// A block under construction.
+#[derive(Debug)]
+struct Open {
+    insts: Vec<Inst>,
+    what: What,
+}
+
+/// What a block belongs to.
+#[derive(Debug)]
+enum What {
+    Kernel,
+    /// A loop, complete but for its body.
+    Loop(Inst),
+    Then {
+        cond: Reg,
+    },
+    Else {
+        cond: Reg,
+        then: Block,
+    },
 }
 
 impl KernelBuilder {
@@ -26,14 +48,14 @@ impl KernelBuilder {
             regs,
             worker: None,
             ordered: false,
-            blocks: vec![Vec::new()],
+            blocks: vec![Open { insts: Vec::new(), what: What::Kernel }],
         }
     }
 
     /// The finished kernel.
     pub fn finish(mut self) -> Kernel {
-        let insts = self.blocks.pop().expect("the outermost block");
-        assert!(self.blocks.is_empty(), "kernel '{}': unbalanced blocks", self.name);
+        let (insts, what) = self.close();
+        assert!(matches!(what, What::Kernel), "kernel '{}': unbalanced blocks", self.name);
         let body = Block { insts, yields: Vec::new() };
         let Self { name, params, regs, worker, ordered, .. } = self;
         Kernel { name, params, regs, task: Reg(0), worker, ordered, body }
@@ -45,7 +67,20 @@ impl KernelBuilder {
     }
 
     fn push(&mut self, i: Inst) {
-        self.blocks.last_mut().expect("an open block").push(i);
+        self.blocks.last_mut().expect("an open block").insts.push(i);
+    }
+
+    fn open(&mut self, what: What) {
+        self.blocks.push(Open { insts: Vec::new(), what });
+    }
+
+    fn close(&mut self) -> (Vec<Inst>, What) {
+        let b = self.blocks.pop().expect("an open block");
+        (b.insts, b.what)
+    }
+
+    fn types(&self, regs: &[Reg]) -> Vec<RegType> {
+        regs.iter().map(|&r| self.ty(r)).collect()
     }
 
     fn same(&self, a: Reg, b: Reg) -> RegType {
@@ -281,6 +316,59 @@ impl KernelBuilder {
         self.push(Inst::Store { at, value });
     }
 
+    /// Opens a counted loop: its induction variable and carried values. What follows is its body, up to
+    /// [`end_for`](Self::end_for).
+    pub fn begin_for(&mut self, lo: Reg, hi: Reg, step: i64, init: &[Reg]) -> (Reg, Vec<Reg>) {
+        assert!(step > 0, "kernel '{}': loop step {step}", self.name);
+        let var = self.reg(RegType::scalar(Elem::I64));
+        let args: Vec<Reg> = self.types(init).into_iter().map(|t| self.reg(t)).collect();
+        let (dst, init, body) = (Vec::new(), init.to_vec(), Block::default());
+        self.open(What::Loop(Inst::For { dst, var, args: args.clone(), lo, hi, step, init, body }));
+        (var, args)
+    }
+
+    /// Closes a loop with the next values of what it carries; the results.
+    pub fn end_for(&mut self, yields: Vec<Reg>) -> Vec<Reg> {
+        let (insts, What::Loop(mut inst)) = self.close() else { panic!("kernel '{}': no open loop", self.name) };
+        let Inst::For { dst, init, body, .. } = &mut inst else { unreachable!("only loops are opened so") };
+        let types = self.types(init);
+        assert_eq!(types, self.types(&yields), "kernel '{}': a loop's carried types differ", self.name);
+        *dst = types.into_iter().map(|t| self.reg(t)).collect();
+        *body = Block { insts, yields };
+        let dst = dst.clone();
+        self.push(inst);
+        dst
+    }
+
+    /// Opens a conditional; what follows runs when `cond` holds, up to [`begin_else`](Self::begin_else) or
+    /// [`end_if`](Self::end_if).
+    pub fn begin_if(&mut self, cond: Reg) {
+        assert_eq!(self.ty(cond), RegType::scalar(Elem::Mask), "kernel '{}': condition type", self.name);
+        self.open(What::Then { cond });
+    }
+
+    /// Ends the first branch of a conditional with its values and begins the second one.
+    pub fn begin_else(&mut self, yields: Vec<Reg>) {
+        let (insts, What::Then { cond }) = self.close() else { panic!("kernel '{}': no open branch", self.name) };
+        self.open(What::Else { cond, then: Block { insts, yields } });
+    }
+
+    /// Closes a conditional with its last branch's values; the results.
+    pub fn end_if(&mut self, yields: Vec<Reg>) -> Vec<Reg> {
+        let (insts, what) = self.close();
+        let last = Block { insts, yields };
+        let (cond, then, otherwise) = match what {
+            What::Then { cond } => (cond, last, Block::default()),
+            What::Else { cond, then } => (cond, then, last),
+            _ => panic!("kernel '{}': no open branch", self.name),
+        };
+        let types = self.types(&then.yields);
+        assert_eq!(types, self.types(&otherwise.yields), "kernel '{}': branch types differ", self.name);
+        let dst: Vec<Reg> = types.into_iter().map(|t| self.reg(t)).collect();
+        self.push(Inst::If { dst: dst.clone(), cond, then, otherwise });
+        dst
+    }
+
     /// A counted loop; `body` gets the induction variable and the carried values and returns their next values.
     pub fn for_loop(
         &mut self,
@@ -290,19 +378,9 @@ impl KernelBuilder {
         init: &[Reg],
         body: impl FnOnce(&mut Self, Reg, &[Reg]) -> Vec<Reg>,
     ) -> Vec<Reg> {
-        assert!(step > 0, "kernel '{}': loop step {step}", self.name);
-        let var = self.reg(RegType::scalar(Elem::I64));
-        let types: Vec<RegType> = init.iter().map(|&r| self.ty(r)).collect();
-        let args: Vec<Reg> = types.iter().map(|&t| self.reg(t)).collect();
-        self.blocks.push(Vec::new());
+        let (var, args) = self.begin_for(lo, hi, step, init);
         let yields = body(self, var, &args);
-        let insts = self.blocks.pop().expect("the loop's block");
-        let yielded: Vec<RegType> = yields.iter().map(|&r| self.ty(r)).collect();
-        assert_eq!(types, yielded, "kernel '{}': a loop's carried types differ", self.name);
-        let dst: Vec<Reg> = types.iter().map(|&t| self.reg(t)).collect();
-        let body = Block { insts, yields };
-        self.push(Inst::For { dst: dst.clone(), var, args, lo, hi, step, init: init.to_vec(), body });
-        dst
+        self.end_for(yields)
     }
 
     /// A conditional; both branches return values of the same types.
@@ -312,19 +390,11 @@ impl KernelBuilder {
         then: impl FnOnce(&mut Self) -> Vec<Reg>,
         otherwise: impl FnOnce(&mut Self) -> Vec<Reg>,
     ) -> Vec<Reg> {
-        assert_eq!(self.ty(cond), RegType::scalar(Elem::Mask), "kernel '{}': condition type", self.name);
-        self.blocks.push(Vec::new());
-        let a = then(self);
-        let then = Block { insts: self.blocks.pop().expect("the branch's block"), yields: a };
-        self.blocks.push(Vec::new());
-        let b = otherwise(self);
-        let otherwise = Block { insts: self.blocks.pop().expect("the branch's block"), yields: b };
-        let types = |s: &Self, v: &[Reg]| v.iter().map(|&r| s.ty(r)).collect::<Vec<_>>();
-        let t = types(self, &then.yields);
-        assert_eq!(t, types(self, &otherwise.yields), "kernel '{}': branch types differ", self.name);
-        let dst: Vec<Reg> = t.into_iter().map(|t| self.reg(t)).collect();
-        self.push(Inst::If { dst: dst.clone(), cond, then, otherwise });
-        dst
+        self.begin_if(cond);
+        let yields = then(self);
+        self.begin_else(yields);
+        let yields = otherwise(self);
+        self.end_if(yields)
     }
 
     /// Sets the call's error flag.

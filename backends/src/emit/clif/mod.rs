@@ -56,6 +56,8 @@ enum Fact {
     Const(i64),
     /// Every lane is this scalar value.
     Splat(Value),
+    /// This lane of a vector value.
+    Lane(Value, u8),
     /// An i64 that is another plus a constant.
     Offset(Reg, i64),
 }
@@ -217,7 +219,7 @@ impl Emitter<'_> {
                 (dst, self.cast(Self::clif_type(self.ty(*dst)), a))
             }
             Inst::Splat { dst, a } => (dst, self.splat(*dst, *a)?),
-            Inst::Extract { dst, a, lane } => (dst, self.extract(*a, *lane)?),
+            Inst::Extract { dst, a, lane } => (dst, self.extract(*dst, *a, *lane)?),
             Inst::Reduce { dst, op, a } => (dst, self.reduce(*op, *a)?),
             Inst::Address { dst, ptr, index, offset } => (dst, self.element(*ptr, *index, *offset)?),
             Inst::Load { dst, at } => (dst, self.load(*dst, at)?),
@@ -251,20 +253,46 @@ impl Emitter<'_> {
             let wide = self.b.ins().uextend(types::I32, v);
             v = self.b.ins().ineg(wide);
         }
-        self.facts[dst.0 as usize] = match self.fact(a) {
+        let fact = self.fact(a);
+        self.facts[dst.0 as usize] = match fact {
             Fact::Const(c) if t.elem == Elem::I32 => Fact::Const(c),
             _ => Fact::Splat(v),
         };
-        Ok(self.b.ins().splat(Self::clif_type(t), v))
+        if let Fact::Lane(from, lane) = fact {
+            return Ok(self.repeat(from, lane));
+        }
+        let v = self.b.ins().splat(Self::clif_type(t), v);
+        if !self.kernel.ordered || t.elem != Elem::F32 {
+            return Ok(v);
+        }
+        // A load merges into the instruction that uses it only if that is needed once: as the argument of a block.
+        let next = self.b.create_block();
+        let v1 = self.b.append_block_param(next, types::F32X4);
+        self.b.ins().jump(next, &[BlockArg::Value(v)]);
+        self.b.switch_to_block(next);
+        Ok(v1)
     }
 
-    fn extract(&mut self, a: Reg, lane: u8) -> Result<Value, Diag> {
+    /// A lane of a vector in all its lanes, without a way through a scalar.
+    fn repeat(&mut self, v: Value, lane: u8) -> Value {
+        let ty = self.b.func.dfg.value_type(v);
+        let bytes: Vec<u8> = (0..16).map(|i| lane * 4 + i % 4).collect();
+        let mask = self.b.func.dfg.immediates.push(ConstantData::from(bytes));
+        let v = self.cast(types::I8X16, v);
+        let v = self.b.ins().shuffle(v, v, mask);
+        self.cast(ty, v)
+    }
+
+    fn extract(&mut self, dst: Reg, a: Reg, lane: u8) -> Result<Value, Diag> {
         let (t, v) = (self.ty(a), self.get(a)?);
         if lane >= t.lanes {
             return Err(self.error(format!("lane {lane} of a register of {} lanes", t.lanes)));
         }
         if t.lanes == 1 {
             return Ok(v);
+        }
+        if t.elem != Elem::Mask {
+            self.facts[dst.0 as usize] = Fact::Lane(v, lane);
         }
         let x = self.b.ins().extractlane(v, lane);
         Ok(if t.elem == Elem::Mask { self.b.ins().icmp_imm_u(IntCC::NotEqual, x, 0) } else { x })

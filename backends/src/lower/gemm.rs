@@ -1,0 +1,476 @@
+//! The GEMM template: `y = act(a·b + bias) + residual`, its rows layer-normalised if asked for, over a packed right
+//! operand (`[ceil(N/16)][K][16]`, zero-padded, one such block per batch).
+//!
+//! A tile of `rows` × `vectors` registers of results stays in registers while k runs over a block of K; a strip of
+//! the right operand stays in the first cache for all row tiles of a task. Sums run over ascending k from the bias
+//! (and residual), so a result depends neither on the tile nor on how rows and columns are split into tasks.
+
+use bertc_ir::kernel::{Bin, Elem, Place, Reg};
+use bertc_ir::{CmpOp, DType, Dim, UnaryOp};
+
+use super::ctx::Ctx;
+use super::elementwise;
+use super::matmul::{PANEL, Shape, packed_dtype};
+use super::nest::{fold_over, loop_over, when};
+use super::norm::{Norm, Row};
+use crate::plan::Arg;
+use crate::target::Target;
+
+type Tasks = Option<Vec<(Dim, i64)>>;
+
+/// The register tile of a machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tile {
+    /// Lanes of a register.
+    pub lanes: u8,
+    /// Rows of the left operand; a power of two.
+    pub rows: i64,
+    /// Registers of columns; a power of two.
+    pub vectors: i64,
+    /// Steps of k in one pass of the loop; a power of two.
+    pub unroll: i64,
+    /// Whether elements of the left operand are loaded a register at a time and then spread, where loading one into
+    /// all lanes costs more; the register then holds the `unroll` elements of one pass.
+    pub spread: bool,
+    /// The longest block of k whose strip of the right operand stays in the first cache.
+    pub block_k: i64,
+}
+
+impl Tile {
+    /// The tile that fills a target's registers: the accumulators, one k of the right operand, and an element of the
+    /// left one.
+    pub fn for_target(target: &Target) -> Tile {
+        if target.vector_registers() >= 32 {
+            Tile { lanes: 4, rows: 4, vectors: 4, unroll: 4, spread: true, block_k: 448 }
+        } else {
+            Tile { lanes: 4, rows: 4, vectors: 2, unroll: 4, spread: false, block_k: 448 }
+        }
+    }
+
+    /// Columns.
+    fn width(&self) -> i64 {
+        self.vectors * i64::from(self.lanes)
+    }
+}
+
+/// Rows and panels of a task. A task that normalises owns whole rows.
+const TASK_ROWS: i64 = 32;
+const TASK_PANELS: i64 = 8;
+
+/// What is computed.
+#[derive(Clone, Debug)]
+pub struct Spec<'a> {
+    /// Sizes.
+    pub shape: &'a Shape,
+    /// Whether all batches use one right operand.
+    pub shared: bool,
+    /// Elements between neighbouring rows of the left operand.
+    pub row_stride: Dim,
+    /// Element type of both operands and of the result.
+    pub dtype: DType,
+    /// Applied to the sum with the bias.
+    pub act: Option<UnaryOp>,
+    /// Epsilon of the layer norm.
+    pub norm: Option<f32>,
+}
+
+/// Memory of operands and result.
+#[derive(Clone, Debug)]
+pub struct Args {
+    /// The left operand and the element where it begins.
+    pub a: (Arg, Dim),
+    /// The packed right operand.
+    pub b: Arg,
+    /// `[n]`.
+    pub bias: Option<Arg>,
+    /// `[m, n]`.
+    pub residual: Option<Arg>,
+    /// Scale and shift of the norm, `[n]` each.
+    pub norm: Option<[Arg; 2]>,
+    /// The result.
+    pub y: Arg,
+}
+
+/// Builds the kernel; its tasks are batches × row blocks × column blocks.
+pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
+    c.b.keep_order();
+    let dtype = s.dtype;
+    let g = Gemm {
+        spec: s,
+        tile,
+        elem: Elem::of(packed_dtype(dtype)),
+        a: c.input(args.a.0, dtype),
+        b: c.input(args.b, packed_dtype(dtype)),
+        bias: args.bias.map(|x| c.input(x, dtype)),
+        residual: args.residual.map(|x| c.input(x, dtype)),
+        y: c.output(args.y, dtype),
+    };
+    let norm = args.norm.zip(s.norm).map(|([gamma, beta], eps)| {
+        let (gamma, beta) = (c.input(gamma, dtype), c.input(beta, dtype));
+        Norm { gamma, beta, eps }
+    });
+    let shape = s.shape;
+    let t = c.b.task();
+    let (n, k) = (c.dim(&shape.n), c.dim(&shape.k));
+    let mut tasks = vec![(shape.batch.clone(), 1), (shape.m.clone(), TASK_ROWS)];
+    // Task number → batch, column block, row block, as the driver multiplies the factors. Neighbours share columns:
+    // the right operand is the larger one.
+    let m = c.dim(&shape.m);
+    let blocks = ceil_div(c, m, TASK_ROWS);
+    let (mut batch, block) = (c.b.bin(Bin::DivU, t, blocks), c.b.bin(Bin::RemU, t, blocks));
+    let (m0, m1) = c.chunk(block, &shape.m, TASK_ROWS);
+    let zero = c.b.int(0);
+    let (mut n0, mut n1) = (zero, n);
+    if norm.is_none() {
+        let width = TASK_PANELS * PANEL;
+        let blocks = ceil_div(c, n, width);
+        let block = c.b.bin(Bin::RemU, batch, blocks);
+        batch = c.b.bin(Bin::DivU, batch, blocks);
+        (n0, n1) = c.chunk(block, &shape.n, width);
+        tasks.push((shape.n.clone(), width));
+    }
+    let mut base = Base { a: c.dim(&args.a.1), b: zero, y: zero, k, n };
+    if shape.batch.as_const() != Some(1) {
+        base.a = c.mul_add(base.a, batch, &shape.m.mul(&s.row_stride)?);
+        base.y = c.mul_add(base.y, batch, &shape.m.mul(&shape.n)?);
+        if !s.shared {
+            base.b = c.mul_add(base.b, batch, &shape.packed_elements()?);
+        }
+    }
+    g.block(c, &base, [m0, m1], [n0, n1]);
+    g.finish(c, &base, [m0, m1], [n0, n1], norm.as_ref());
+    Some(tasks)
+}
+
+fn ceil_div(c: &mut Ctx, size: Reg, chunk: i64) -> Reg {
+    let (up, chunk) = (c.b.int(chunk - 1), c.b.int(chunk));
+    let x = c.b.add(size, up);
+    c.b.bin(Bin::DivU, x, chunk)
+}
+
+struct Gemm<'a> {
+    spec: &'a Spec<'a>,
+    tile: Tile,
+    elem: Elem,
+    a: usize,
+    b: usize,
+    bias: Option<usize>,
+    residual: Option<usize>,
+    y: usize,
+}
+
+/// Element offsets of this batch's operands, and sizes.
+struct Base {
+    a: Reg,
+    b: Reg,
+    y: Reg,
+    k: Reg,
+    n: Reg,
+}
+
+/// A block of k.
+struct Block {
+    lo: Reg,
+    /// End of the last whole pass of the unrolled loop.
+    whole: Reg,
+    hi: Reg,
+    /// Whether `whole` may differ from `hi`.
+    tail: bool,
+    /// Whether the block is not the only one: then sums go through the result's memory, and this says whether it is
+    /// the first one.
+    first: Option<Reg>,
+}
+
+impl Gemm<'_> {
+    /// All results of rows `m` and columns `n` (from a panel's begin).
+    fn block(&self, c: &mut Ctx, base: &Base, m: [Reg; 2], [n0, n1]: [Reg; 2]) {
+        let width = self.tile.width();
+        let mut from = n0;
+        if width > PANEL {
+            // Whole strips first: the last panels may be too few for one.
+            let columns = c.b.sub(n1, n0);
+            let (up, mask) = (c.b.int(PANEL - 1), c.b.int(-width));
+            let columns = c.b.add(columns, up);
+            let columns = c.b.bin(Bin::And, columns, mask);
+            let end = c.b.add(n0, columns);
+            loop_over(c, n0, end, width, |c, col| {
+                self.k_blocks(c, base, |c, k| self.rows(c, base, m, col, self.tile.vectors, k));
+            });
+            if self.spec.shape.n.as_const().is_some_and(|n| n % width == 0) {
+                return;
+            }
+            from = end;
+        }
+        let vectors = self.tile.vectors.min(PANEL / i64::from(self.tile.lanes));
+        let strip = vectors * i64::from(self.tile.lanes);
+        loop_over(c, from, n1, PANEL, |c, panel| {
+            self.k_blocks(c, base, |c, k| {
+                if strip == PANEL {
+                    return self.rows(c, base, m, panel, vectors, k);
+                }
+                let sixteen = c.b.int(PANEL);
+                let end = c.b.add(panel, sixteen);
+                let end = c.b.min(end, n1);
+                loop_over(c, panel, end, strip, |c, col| self.rows(c, base, m, col, vectors, k));
+            });
+        });
+    }
+
+    /// Runs `body` for each block of k.
+    fn k_blocks(&self, c: &mut Ctx, base: &Base, body: impl FnOnce(&mut Ctx, &Block)) {
+        let unroll = self.tile.unroll;
+        let zero = c.b.int(0);
+        let size = self.spec.shape.k.as_const();
+        // Sums can't go through memory that would round them.
+        let exact = matches!(self.spec.dtype, DType::F32 | DType::I32);
+        let blocks = size.filter(|_| exact).map_or(1, |k| (k + self.tile.block_k - 1) / self.tile.block_k);
+        let tail = size.is_none_or(|k| k % unroll != 0);
+        let whole = |c: &mut Ctx, lo: Reg, hi: Reg| {
+            if !tail {
+                return hi;
+            }
+            let (n, mask) = (c.b.sub(hi, lo), c.b.int(-unroll));
+            let n = c.b.bin(Bin::And, n, mask);
+            c.b.add(lo, n)
+        };
+        match size {
+            Some(k) if blocks > 1 => {
+                let step = ((k + blocks - 1) / blocks + unroll - 1) / unroll * unroll;
+                loop_over(c, zero, base.k, step, |c, lo| {
+                    let step = c.b.int(step);
+                    let hi = c.b.add(lo, step);
+                    let hi = c.b.min(hi, base.k);
+                    let zero = c.b.int(0);
+                    let first = Some(c.b.cmp(CmpOp::Eq, lo, zero));
+                    let whole = whole(c, lo, hi);
+                    body(c, &Block { lo, whole, hi, tail, first });
+                });
+            }
+            _ => {
+                let whole = whole(c, zero, base.k);
+                body(c, &Block { lo: zero, whole, hi: base.k, tail, first: None });
+            }
+        }
+    }
+
+    /// All row tiles of a strip of columns.
+    fn rows(&self, c: &mut Ctx, base: &Base, [m0, m1]: [Reg; 2], col: Reg, vectors: i64, k: &Block) {
+        let height = self.tile.rows;
+        let (span, mask) = (c.b.sub(m1, m0), c.b.int(-height));
+        let whole = c.b.bin(Bin::And, span, mask);
+        let split = c.b.add(m0, whole);
+        loop_over(c, m0, split, height, |c, row| self.tile(c, base, row, height, col, vectors, k));
+        if self.spec.shape.m.as_const().is_some_and(|m| m % height == 0) {
+            return;
+        }
+        let mut row = split;
+        let mut height = height / 2;
+        while height > 0 {
+            let step = c.b.int(height);
+            let end = c.b.add(row, step);
+            let fits = c.b.cmp(CmpOp::Le, end, m1);
+            when(c, fits, |c| self.tile(c, base, row, height, col, vectors, k));
+            row = c.b.select(fits, end, row);
+            height /= 2;
+        }
+    }
+
+    /// Places of a tile's rows in a row-major matrix: row r, columns from `v` registers on.
+    fn row_places(&self, c: &mut Ctx, ptr: usize, start: Reg, stride: &Dim, rows: i64) -> Vec<(Reg, i64)> {
+        if let Some(s) = stride.as_const().filter(|s| s.checked_mul(8 * rows).is_some_and(|x| x < 1 << 30)) {
+            let a = c.b.address(ptr, start, 0);
+            return (0..rows).map(|r| (a, r * s)).collect();
+        }
+        let stride = c.dim(stride);
+        let mut at = start;
+        let mut out = Vec::new();
+        for r in 0..rows {
+            if r > 0 {
+                at = c.b.add(at, stride);
+            }
+            out.push((c.b.address(ptr, at, 0), 0));
+        }
+        out
+    }
+
+    /// The number of columns from `col` on, where the last register of a row may be partly filled.
+    fn columns_left(&self, c: &mut Ctx, base: &Base, col: Reg, vector: i64) -> Option<Reg> {
+        let lanes = i64::from(self.tile.lanes);
+        if self.spec.shape.n.as_const().is_some_and(|n| n % lanes == 0) {
+            return None;
+        }
+        let at = c.b.int(vector * lanes);
+        let at = c.b.add(col, at);
+        Some(c.b.sub(base.n, at))
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a tile is a point in a loop nest of five dims")]
+    fn tile(&self, c: &mut Ctx, base: &Base, row: Reg, rows: i64, col: Reg, vectors: i64, k: &Block) {
+        let lanes = i64::from(self.tile.lanes);
+        let zero = c.b.int(0);
+        let start = c.mul_add(col, row, &self.spec.shape.n);
+        let start = c.b.add(start, base.y);
+        let y = self.row_places(c, self.y, start, &self.spec.shape.n, rows);
+        let active: Vec<Option<Reg>> = (0..vectors).map(|v| self.columns_left(c, base, col, v)).collect();
+        let place = |ptr: usize, (at, offset): (Reg, i64), v: i64| Place {
+            ptr,
+            base: Some(at),
+            index: zero,
+            offset: offset + v * lanes,
+            active: active[v as usize],
+        };
+        let load = |c: &mut Ctx, at: Place| c.b.load_at(at, self.tile.lanes);
+        let old = |c: &mut Ctx| -> Vec<Reg> {
+            y.iter()
+                .flat_map(|&r| (0..vectors).map(move |v| (r, v)))
+                .map(|(r, v)| load(c, place(self.y, r, v)))
+                .collect()
+        };
+        let fresh = |c: &mut Ctx| -> Vec<Reg> {
+            let bias: Vec<Reg> = match self.bias {
+                Some(b) => {
+                    let at = c.b.address(b, col, 0);
+                    (0..vectors).map(|v| load(c, place(b, (at, 0), v))).collect()
+                }
+                None => vec![c.imm(self.elem, self.tile.lanes, 0.0); vectors as usize],
+            };
+            // After an activation the residual comes last.
+            let Some(residual) = self.residual.filter(|_| self.spec.act.is_none()) else {
+                return (0..rows).flat_map(|_| bias.iter().copied()).collect();
+            };
+            let places = self.row_places(c, residual, start, &self.spec.shape.n, rows);
+            let mut acc = Vec::new();
+            for r in places {
+                for (v, &b) in bias.iter().enumerate() {
+                    let x = load(c, place(residual, r, v as i64));
+                    acc.push(c.b.add(x, b));
+                }
+            }
+            acc
+        };
+        let init = match k.first {
+            None => fresh(c),
+            Some(first) => {
+                c.b.begin_if(first);
+                let yields = fresh(c);
+                c.b.begin_else(yields);
+                let yields = old(c);
+                c.b.end_if(yields)
+            }
+        };
+        let acc = self.k_loop(c, base, row, rows, col, vectors, k, init);
+        for (r, accs) in acc.chunks(vectors as usize).enumerate() {
+            for (v, &x) in accs.iter().enumerate() {
+                c.b.store_at(place(self.y, y[r], v as i64), x);
+            }
+        }
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "a tile is a point in a loop nest of five dims")]
+    fn k_loop(
+        &self,
+        c: &mut Ctx,
+        base: &Base,
+        row: Reg,
+        rows: i64,
+        col: Reg,
+        vectors: i64,
+        k: &Block,
+        init: Vec<Reg>,
+    ) -> Vec<Reg> {
+        let lanes = i64::from(self.tile.lanes);
+        let start = c.mul_add(base.a, row, &self.spec.row_stride);
+        let a = self.row_places(c, self.a, start, &self.spec.row_stride, rows);
+        // Panel p starts at p·16·K; inside it a row of 16 columns per k.
+        let (mask, low) = (c.b.int(-PANEL), c.b.int(PANEL - 1));
+        let panel = c.b.bin(Bin::And, col, mask);
+        let inside = c.b.bin(Bin::And, col, low);
+        let mut at = c.b.mul(panel, base.k);
+        at = c.b.add(at, inside);
+        at = c.b.add(at, base.b);
+        let sixteen = c.b.int(PANEL);
+        let mut panels = vec![c.b.address(self.b, at, 0)];
+        for _ in 1..(vectors * lanes).div_euclid(PANEL) {
+            at = c.mul_add(at, sixteen, &self.spec.shape.k);
+            panels.push(c.b.address(self.b, at, 0));
+        }
+        let pass = |c: &mut Ctx, unroll: i64, i: Reg, carried: &[Reg]| {
+            let (mut acc, kb) = (carried[1..].to_vec(), carried[0]);
+            let spread = self.tile.spread && unroll == lanes;
+            let element =
+                |(at, offset): (Reg, i64)| Place { ptr: self.a, base: Some(at), index: i, offset, active: None };
+            let ahead: Vec<Reg> = match spread {
+                true => a.iter().map(|&a| c.b.load_at(element(a), self.tile.lanes)).collect(),
+                false => Vec::new(),
+            };
+            for u in 0..unroll {
+                let b: Vec<Reg> = (0..vectors)
+                    .map(|v| {
+                        let column = v * lanes;
+                        let (base, offset) = (Some(panels[(column / PANEL) as usize]), u * PANEL + column % PANEL);
+                        c.b.load_at(Place { ptr: self.b, base, index: kb, offset, active: None }, self.tile.lanes)
+                    })
+                    .collect();
+                for (r, acc) in acc.chunks_mut(vectors as usize).enumerate() {
+                    let x = match ahead.get(r) {
+                        Some(&x) => c.b.extract(x, u as u8),
+                        None => c.b.load_at(element((a[r].0, a[r].1 + u)), 1),
+                    };
+                    let x = c.b.splat(x, self.tile.lanes);
+                    for (&b, acc) in b.iter().zip(acc) {
+                        *acc = multiply_add(c, self.elem, x, b, *acc);
+                    }
+                }
+            }
+            let step = c.b.int(unroll * PANEL);
+            let mut next = vec![c.b.add(kb, step)];
+            next.extend(acc);
+            next
+        };
+        let mut carried = vec![c.b.mul(k.lo, sixteen)];
+        carried.extend(init);
+        let unroll = self.tile.unroll;
+        carried = fold_over(c, k.lo, k.whole, unroll, &carried, |c, i, x| pass(c, unroll, i, x));
+        if k.tail {
+            carried = fold_over(c, k.whole, k.hi, 1, &carried, |c, i, x| pass(c, 1, i, x));
+        }
+        carried.split_off(1)
+    }
+
+    /// What needs many registers, or whole rows: activation, residual after it, and norm. The task's rows are still in
+    /// cache.
+    fn finish(&self, c: &mut Ctx, base: &Base, [m0, m1]: [Reg; 2], [n0, n1]: [Reg; 2], norm: Option<&Norm>) {
+        let (act, dtype) = (self.spec.act, self.spec.dtype);
+        if act.is_none() && norm.is_none() {
+            return;
+        }
+        let row = Row { lo: n0, hi: n1, len: &self.spec.shape.n, lanes: self.tile.lanes };
+        loop_over(c, m0, m1, 1, |c, r| {
+            let offset = c.mul_add(base.y, r, &self.spec.shape.n);
+            if let Some(act) = act {
+                let y = c.b.address(self.y, offset, 0);
+                let residual = self.residual.map(|x| (x, c.b.address(x, offset, 0)));
+                row.each(c, |c, i, lanes| {
+                    let x = c.load_from(self.y, y, i, lanes);
+                    let mut v = elementwise::unary(c, act, dtype, x);
+                    if let Some((residual, at)) = residual {
+                        let x = c.load_from(residual, at, i, lanes);
+                        v = c.b.add(v, x);
+                    }
+                    c.store_from(self.y, y, i, v);
+                });
+            }
+            if let Some(norm) = norm {
+                norm.apply(c, &row, self.y, offset);
+            }
+        });
+    }
+}
+
+fn multiply_add(c: &mut Ctx, elem: Elem, a: Reg, b: Reg, acc: Reg) -> Reg {
+    if elem == Elem::F32 {
+        return c.b.fma(a, b, acc);
+    }
+    let p = c.b.mul(a, b);
+    c.b.add(acc, p)
+}

@@ -1,0 +1,100 @@
+//! Rows in memory and their layer norm, for kernels that end in one.
+
+use bertc_ir::Dim;
+use bertc_ir::kernel::{Bin, Elem, Reg, RegType, Un};
+
+use super::ctx::Ctx;
+use super::nest::fold_over;
+
+/// A part of a row: elements `lo..hi`, in registers of `lanes` and then one by one.
+pub struct Row<'a> {
+    /// First element.
+    pub lo: Reg,
+    /// End.
+    pub hi: Reg,
+    /// Length of the whole row, of which `hi - lo` is the remainder or a multiple of `lanes`.
+    pub len: &'a Dim,
+    /// Lanes of a register.
+    pub lanes: u8,
+}
+
+impl Row<'_> {
+    /// Runs `body` with the index and the lanes of each register, ascending.
+    pub fn each(&self, c: &mut Ctx, mut body: impl FnMut(&mut Ctx, Reg, u8)) {
+        self.loops(c, |c, lo, hi, lanes| {
+            fold_over(c, lo, hi, lanes.into(), &[], |c, i, _| {
+                body(c, i, lanes);
+                Vec::new()
+            });
+        });
+    }
+
+    /// The sum of what `map` makes of each register.
+    pub fn sum(&self, c: &mut Ctx, mut map: impl FnMut(&mut Ctx, Reg, u8) -> Reg) -> Reg {
+        let mut total = c.imm(Elem::F32, 1, 0.0);
+        self.loops(c, |c, lo, hi, lanes| {
+            let init = if lanes == 1 { total } else { c.imm(Elem::F32, lanes, 0.0) };
+            let sum = fold_over(c, lo, hi, lanes.into(), &[init], |c, i, acc| {
+                let x = map(c, i, lanes);
+                vec![c.b.add(acc[0], x)]
+            });
+            total = c.b.reduce(Bin::Add, sum[0]);
+        });
+        total
+    }
+
+    fn loops(&self, c: &mut Ctx, mut each: impl FnMut(&mut Ctx, Reg, Reg, u8)) {
+        let lanes = i64::from(self.lanes);
+        if self.len.as_const().is_some_and(|n| n % lanes == 0) {
+            return each(c, self.lo, self.hi, self.lanes);
+        }
+        let (n, mask) = (c.b.sub(self.hi, self.lo), c.b.int(-lanes));
+        let n = c.b.bin(Bin::And, n, mask);
+        let whole = c.b.add(self.lo, n);
+        each(c, self.lo, whole, self.lanes);
+        each(c, whole, self.hi, 1);
+    }
+}
+
+/// A layer norm: (x - mean) / sqrt(var + eps) · gamma + beta over a row.
+pub struct Norm {
+    /// Parameter number of the scale, `[n]`.
+    pub gamma: usize,
+    /// Parameter number of the shift, `[n]`.
+    pub beta: usize,
+    /// Added to the variance.
+    pub eps: f32,
+}
+
+impl Norm {
+    /// Normalises a whole row, `ptr[offset..]`, in place. The variance is summed around the mean: a single pass would
+    /// cancel.
+    pub fn apply(&self, c: &mut Ctx, row: &Row<'_>, ptr: usize, offset: Reg) {
+        let one = RegType::scalar(Elem::F32);
+        let n = c.dim(row.len);
+        let n = c.b.convert(n, Elem::F32);
+        let start = c.b.address(ptr, offset, 0);
+        let sum = row.sum(c, |c, i, lanes| c.load_from(ptr, start, i, lanes));
+        let mean = c.b.div(sum, n);
+        let squares = row.sum(c, |c, i, lanes| {
+            let (x, m) = (c.load_from(ptr, start, i, lanes), c.b.splat(mean, lanes));
+            let d = c.b.sub(x, m);
+            c.b.mul(d, d)
+        });
+        let variance = c.b.div(squares, n);
+        let eps = c.b.const_f(one, self.eps.into());
+        let v = c.b.add(variance, eps);
+        let root = c.b.un(Un::Sqrt, v);
+        let one = c.b.const_f(one, 1.0);
+        let scale = c.b.div(one, root);
+        row.each(c, |c, i, lanes| {
+            let (m, s) = (c.b.splat(mean, lanes), c.b.splat(scale, lanes));
+            let x = c.load_from(ptr, start, i, lanes);
+            let d = c.b.sub(x, m);
+            let d = c.b.mul(d, s);
+            let (g, b) = (c.b.load(self.gamma, i, 0, lanes), c.b.load(self.beta, i, 0, lanes));
+            let v = c.b.fma(d, g, b);
+            c.store_from(ptr, start, i, v);
+        });
+    }
+}
