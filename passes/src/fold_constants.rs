@@ -1,7 +1,8 @@
 //! `fold-constants`: evaluates operations whose operands are all constants, with the IR's evaluator.
 //!
 //! Weights are not copied: a result is stored only if it is at most 4 MiB and not larger than its operands (or
-//! 64 KiB, where they are smaller). A broadcast stays an operation, whatever its size; a reshape shares its bytes.
+//! 64 KiB, where they are smaller). A broadcast stays an operation, whatever its size; a reshape shares its bytes. A
+//! concatenation of more than 64 KiB stays: the backend packs a merged matrix from its parts.
 
 use bertc_ir::eval::eval_op;
 use bertc_ir::{Diag, Graph, Op, Tensor, ValueId};
@@ -53,6 +54,9 @@ fn fold(g: &Graph, v: ValueId) -> Option<Tensor> {
         _ => {}
     }
     let bytes = shape.iter().try_fold(node.ty.dtype.size(), |a, &d| a.checked_mul(d))?;
+    if bytes > SMALL && matches!(node.op, Op::Concat { .. }) {
+        return None;
+    }
     let from: usize = operands.iter().map(|t| t.bytes().len()).sum();
     if bytes > from.clamp(SMALL, LARGE) {
         return None;
@@ -82,6 +86,17 @@ mod tests {
         assert_eq!(t.g.len(), 3);
         check_same(&before, &t.g);
         assert!(!run(&mut t.g, "fold-constants"));
+    }
+
+    #[test]
+    fn a_large_concatenation_stays() {
+        for (rows, folds) in [(128, true), (129, false)] {
+            let mut t = T::new();
+            let parts = [0.5, 1.5].map(|c| t.constant(bertc_ir::Tensor::from_f32(vec![rows, 64], &vec![c; rows * 64])));
+            let y = t.add(Op::Concat { axis: 1 }, &parts);
+            t.g.add_output("y", y);
+            assert_eq!(run(&mut t.g, "fold-constants"), folds);
+        }
     }
 
     #[test]

@@ -11,15 +11,26 @@ mod canonicalise;
 mod cse;
 mod dce;
 mod fold_constants;
+mod fold_scale;
+mod fuse_attention;
+mod fuse_embeddings;
+mod fuse_gelu;
+mod fuse_layer_norm;
+mod fuse_linear;
 mod info;
 mod legalise;
+mod linear;
 mod manager;
+mod merge_qkv;
 mod pass;
+mod pattern;
 mod pipeline;
 pub mod registry;
+#[cfg(test)]
+mod remarks_tests;
 #[cfg(test)]
 mod testing;
 
 pub use manager::{Options, PassReport, run, run_named};
 pub use pass::{Pass, PassContext};
-pub use pipeline::pipeline;
+pub use pipeline::{fusion, pipeline};

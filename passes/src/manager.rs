@@ -28,6 +28,8 @@ pub struct PassReport<'a> {
     pub before: usize,
     /// Nodes after.
     pub after: usize,
+    /// What the pass remarked, in order: lines of the form `pass: op (node): reason`.
+    pub remarks: &'a [String],
     /// The graph after the pass.
     pub graph: &'a Graph,
 }
@@ -63,7 +65,7 @@ pub fn run(
         if done.get(name) == Some(&version) {
             continue;
         }
-        let before = g.len();
+        let (before, remarked) = (g.len(), ctx.remarks.len());
         let start = Instant::now();
         let changed = entry.pass.run(g, &mut ctx).map_err(|d| d.note(format!("while running the pass '{name}'")))?;
         let time = start.elapsed();
@@ -75,7 +77,15 @@ pub fn run(
         } else {
             done.insert(name, version);
         }
-        report(&PassReport { name, time, changed, before, after: g.len(), graph: g });
+        report(&PassReport {
+            name,
+            time,
+            changed,
+            before,
+            after: g.len(),
+            remarks: &ctx.remarks[remarked..],
+            graph: g,
+        });
     }
     Ok(())
 }

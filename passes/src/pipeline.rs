@@ -7,6 +7,17 @@ const ROUND: [&str; 4] = ["fold-constants", "canonicalise", "cse", "dce"];
 /// A bound on the rounds: each pass iterates to its own fixpoint, so few rounds reach the common one.
 const ROUNDS: usize = 4;
 
+/// What fusion does, in order. Scales go into weights before matrices are merged, and layer norms that no product takes
+/// up become sums of terms.
+const FUSION: [&str; 7] =
+    ["fuse-layer-norm", "fuse-gelu", "fuse-attention", "fuse-linear", "fold-scale", "fuse-embeddings", "merge-qkv"];
+
+/// The fusion passes with the rounds of simplification around them.
+pub fn fusion() -> Vec<&'static str> {
+    let rounds = || std::iter::repeat_n(ROUND, ROUNDS).flatten();
+    rounds().chain(FUSION).chain(rounds()).collect()
+}
+
 /// The passes of `-O<opt_level>`, in order. Levels above 1 are equal to 1 until fusion exists.
 pub fn pipeline(opt_level: u8) -> Vec<&'static str> {
     let mut names = Vec::new();
@@ -32,5 +43,6 @@ mod tests {
             assert_eq!(names.last(), Some(&"legalise"));
         }
         assert_eq!(pipeline(0), ["legalise"]);
+        assert!(fusion().iter().all(|n| crate::registry::find(n).is_some()));
     }
 }

@@ -4,7 +4,14 @@ use crate::canonicalise::Canonicalise;
 use crate::cse::Cse;
 use crate::dce::Dce;
 use crate::fold_constants::FoldConstants;
+use crate::fold_scale::FoldScale;
+use crate::fuse_attention::FuseAttention;
+use crate::fuse_embeddings::FuseEmbeddings;
+use crate::fuse_gelu::FuseGelu;
+use crate::fuse_layer_norm::FuseLayerNorm;
+use crate::fuse_linear::FuseLinear;
 use crate::legalise::Legalise;
+use crate::merge_qkv::MergeQkv;
 use crate::pass::Pass;
 
 /// One row of the table.
@@ -21,7 +28,14 @@ pub const PASSES: &[Entry] = &[
     Entry { pass: &Cse, doc: "merge equal operations" },
     Entry { pass: &Dce, doc: "remove operations that no output needs" },
     Entry { pass: &FoldConstants, doc: "evaluate operations on small constants" },
+    Entry { pass: &FoldScale, doc: "move arithmetic with constants into weights and into each other" },
+    Entry { pass: &FuseAttention, doc: "make scores, mask, softmax and weighted sum one attention" },
+    Entry { pass: &FuseEmbeddings, doc: "make sums of table rows and terms, and layer norms, one sum_norm" },
+    Entry { pass: &FuseGelu, doc: "recognise gelu in its erf and tanh forms" },
+    Entry { pass: &FuseLayerNorm, doc: "recognise layer norms that were spelled out" },
+    Entry { pass: &FuseLinear, doc: "join a product with its bias, activation, residual and layer norm" },
     Entry { pass: &Legalise, doc: "spell out what the backend doesn't do implicitly: batch broadcasts of matmul" },
+    Entry { pass: &MergeQkv, doc: "make products of one operand with several matrices one product" },
 ];
 
 /// The pass called `name`.

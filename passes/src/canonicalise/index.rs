@@ -70,7 +70,7 @@ fn arithmetic(g: &mut Graph, infos: &mut Infos, v: ValueId) -> Option<ValueId> {
 
 /// Elements of a tensor that repeats one value are that value, wherever they are.
 fn uniform_gather(g: &mut Graph, infos: &mut Infos, v: ValueId) -> Option<ValueId> {
-    if !g.op(v).fallible() {
+    if !matches!(g.op(v), Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherNd { .. }) {
         return None;
     }
     let data = g.operands(v)[0];
@@ -81,7 +81,7 @@ fn uniform_gather(g: &mut Graph, infos: &mut Infos, v: ValueId) -> Option<ValueI
 
 /// A gather whose every index is affine becomes slices, a reshape and a broadcast.
 fn gather(g: &mut Graph, infos: &mut Infos, v: ValueId) -> Option<ValueId> {
-    if !g.op(v).fallible() {
+    if !matches!(g.op(v), Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherNd { .. }) {
         return None;
     }
     let node = g.node(v).clone();
