@@ -2,7 +2,7 @@
 //!
 //! Weights are not copied: a result is stored only if it is at most 4 MiB and not larger than its operands (or
 //! 64 KiB, where they are smaller). A broadcast stays an operation, whatever its size; a reshape shares its bytes. A
-//! concatenation of more than 64 KiB stays: the backend packs a merged matrix from its parts.
+//! concatenation of more than 64 KiB that a `linear` reads stays: the backend packs a merged matrix from its parts.
 
 use bertc_ir::eval::eval_op;
 use bertc_ir::{Diag, Graph, Op, Tensor, ValueId};
@@ -54,7 +54,8 @@ fn fold(g: &Graph, v: ValueId) -> Option<Tensor> {
         _ => {}
     }
     let bytes = shape.iter().try_fold(node.ty.dtype.size(), |a, &d| a.checked_mul(d))?;
-    if bytes > SMALL && matches!(node.op, Op::Concat { .. }) {
+    let is_linear = |u: &ValueId| matches!(g.op(*u), Op::Linear(_));
+    if bytes > SMALL && matches!(node.op, Op::Concat { .. }) && g.users(v).iter().any(is_linear) {
         return None;
     }
     let from: usize = operands.iter().map(|t| t.bytes().len()).sum();
@@ -67,7 +68,7 @@ fn fold(g: &Graph, v: ValueId) -> Option<Tensor> {
 
 #[cfg(test)]
 mod tests {
-    use bertc_ir::{BinaryOp, DType, Op};
+    use bertc_ir::{BinaryOp, DType, Linear, Op};
 
     use crate::testing::{T, check_same, count, run};
 
@@ -89,11 +90,14 @@ mod tests {
     }
 
     #[test]
-    fn a_large_concatenation_stays() {
-        for (rows, folds) in [(128, true), (129, false)] {
+    fn a_large_concatenation_stays_in_a_product() {
+        for (rows, product, folds) in [(128, true, true), (129, true, false), (129, false, true)] {
             let mut t = T::new();
+            let x = t.constant(bertc_ir::Tensor::from_f32(vec![1, rows], &vec![0.25; rows]));
+            let x = t.broadcast(x, &["seq", &rows.to_string()]);
             let parts = [0.5, 1.5].map(|c| t.constant(bertc_ir::Tensor::from_f32(vec![rows, 64], &vec![c; rows * 64])));
             let y = t.add(Op::Concat { axis: 1 }, &parts);
+            let y = if product { t.add(Op::Linear(Linear::default()), &[x, y]) } else { y };
             t.g.add_output("y", y);
             assert_eq!(run(&mut t.g, "fold-constants"), folds);
         }

@@ -135,7 +135,7 @@ fn constant_of(g: &Graph, v: ValueId) -> Option<Tensor> {
 fn queries(g: &mut Graph, copies: &mut Copies, v: ValueId, a: Attention) -> Rewrite {
     let node = g.node(v).clone();
     let q = node.operands[0];
-    let Some(p) = Parts::of(g, q) else { return Ok(None) };
+    let p = Parts::of(g, q).ok_or("the queries are not a product of their own")?;
     if !p.is_plain() || single_user(g, q) != Some(v) {
         return Err("the queries have an activation, a residual, a layer norm or other uses".to_string());
     }

@@ -34,6 +34,7 @@ impl Pass for FuseAttention {
     fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
         rewrite(g, ctx, self.name(), |g, v| match g.op(v) {
             Op::MatMul { trans_b } => rule(g, v, *trans_b),
+            Op::Softmax { .. } => loose(g, v),
             _ => Ok(None),
         })
     }
@@ -85,6 +86,17 @@ fn unscaled(g: &mut Graph, x: ValueId) -> (ValueId, f64) {
         _ => None,
     };
     moved.unwrap_or((x, 1.0))
+}
+
+/// A softmax over scores that goes elsewhere than into a product.
+fn loose(g: &Graph, v: ValueId) -> Rewrite {
+    let known = |u: &ValueId| matches!(g.op(*u), Op::MatMul { .. } | Op::Select | Op::Unary(UnaryOp::IsNan));
+    match g.users(v).into_iter().find(|u| !known(u)) {
+        Some(u) if g.ty(v).rank() >= 3 => {
+            Err(format!("its result goes into '{}', not into a product with values", g.op(u).name()))
+        }
+        _ => Ok(None),
+    }
 }
 
 fn swapped(rank: usize) -> Vec<usize> {

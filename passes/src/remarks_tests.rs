@@ -106,6 +106,9 @@ fn attention() {
     let added = "a mask is added to filled scores";
     rejects(pass, "matmul", added, &alone("%u = select %m, %s, %c\n %t = add %u, %b"));
     rejects(pass, "matmul", "the scores come from 'exp', not from a product", &alone("%t = exp %s"));
+    let elsewhere =
+        alone("%t = add %s, %b").replace("matmul %p, %q", "abs %p").replace("3 x 4 x f32>) {", "3 x 3 x f32>) {");
+    rejects(pass, "softmax", "its result goes into 'abs', not into a product with values", &elsewhere);
 }
 
 #[test]
@@ -123,6 +126,13 @@ fn merging_and_scaling() {
       %1 = mul %0, %c
       return %1";
     rejects("fold-scale", "mul", "matrix or bias of the product are not constants", computed);
+    let own = "tensor<3 x 2 x 4 x f32> {
+      %0 = reshape %q {shape = [3, 4, 4]}
+      %1 = attention %0, %0, %0 {heads = 2, scale = 0.5}
+      %2 = reshape %1 {shape = [3, 2, 8]}
+      %3 = slice %2 {axis = 2, start = 0, len = 4, step = 1}
+      return %3";
+    rejects("fold-scale", "attention", "the queries are not a product of their own", own);
     let narrow = "tensor<3 x 4 x f16> {
       %c = constant dense<[1.0, 2.0, 3.0, 4.0]> : tensor<4 x f16>
       %0 = cast %x {to = f16}
