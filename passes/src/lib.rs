@@ -28,6 +28,7 @@ mod pipeline;
 pub mod registry;
 #[cfg(test)]
 mod remarks_tests;
+mod slice_early;
 #[cfg(test)]
 mod testing;
 

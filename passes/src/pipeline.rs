@@ -7,10 +7,18 @@ const ROUND: [&str; 4] = ["fold-constants", "canonicalise", "cse", "dce"];
 /// A bound on the rounds: each pass iterates to its own fixpoint, so few rounds reach the common one.
 const ROUNDS: usize = 4;
 
-/// What fusion does, in order. Scales go into weights before matrices are merged, and layer norms that no product takes
-/// up become sums of terms.
-const FUSION: [&str; 7] =
-    ["fuse-layer-norm", "fuse-gelu", "fuse-attention", "fuse-linear", "fold-scale", "fuse-embeddings", "merge-qkv"];
+/// What fusion does, in order. Scales go into weights, and slices before products, while those are apart; layer norms that
+/// no product takes up become sums of terms.
+const FUSION: [&str; 8] = [
+    "fuse-layer-norm",
+    "fuse-gelu",
+    "fuse-attention",
+    "fuse-linear",
+    "fold-scale",
+    "slice-early",
+    "fuse-embeddings",
+    "merge-qkv",
+];
 
 /// The fusion passes with the rounds of simplification around them.
 pub fn fusion() -> Vec<&'static str> {

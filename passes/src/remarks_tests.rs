@@ -133,6 +133,11 @@ fn merging_and_scaling() {
       %3 = slice %2 {axis = 2, start = 0, len = 4, step = 1}
       return %3";
     rejects("fold-scale", "attention", "the queries are not a product of their own", own);
+    let read = "(a: tensor<3 x 16 x f32>, b: tensor<1 x 16 x f32>) {
+      %0 = linear %x, %w
+      %1 = slice %0 {axis = 0, start = 0, len = 1, step = 1}
+      return %0, %1";
+    rejects("slice-early", "slice", "the other rows of 'linear' are read elsewhere", read);
     let narrow = "tensor<3 x 4 x f16> {
       %c = constant dense<[1.0, 2.0, 3.0, 4.0]> : tensor<4 x f16>
       %0 = cast %x {to = f16}
