@@ -7,8 +7,8 @@ const ROUND: [&str; 4] = ["fold-constants", "canonicalise", "cse", "dce"];
 /// A bound on the rounds: each pass iterates to its own fixpoint, so few rounds reach the common one.
 const ROUNDS: usize = 4;
 
-/// What fusion does, in order. Scales go into weights, and slices before products, while those are apart; layer norms that
-/// no product takes up become sums of terms.
+/// What fusion does, in order. Scales go into weights, and slices before products, while those are apart; layer norms
+/// that no product takes up become sums of terms.
 const FUSION: [&str; 8] = [
     "fuse-layer-norm",
     "fuse-gelu",
