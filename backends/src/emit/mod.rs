@@ -2,3 +2,4 @@
 
 pub mod clif;
 pub(crate) mod driver;
+pub mod x86;

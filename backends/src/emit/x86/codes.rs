@@ -1,0 +1,375 @@
+//! Instruction forms by the size of the operands: 4, 8 and 16 lanes, then, where there are five, a scalar f32 and f64.
+
+use iced_x86::Code;
+
+/// Float add.
+pub(super) const FADD: [Code; 5] = [
+    Code::EVEX_Vaddps_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vaddps_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vaddps_zmm_k1z_zmm_zmmm512b32_er,
+    Code::EVEX_Vaddss_xmm_k1z_xmm_xmmm32_er,
+    Code::EVEX_Vaddsd_xmm_k1z_xmm_xmmm64_er,
+];
+
+/// Float sub.
+pub(super) const FSUB: [Code; 5] = [
+    Code::EVEX_Vsubps_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vsubps_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vsubps_zmm_k1z_zmm_zmmm512b32_er,
+    Code::EVEX_Vsubss_xmm_k1z_xmm_xmmm32_er,
+    Code::EVEX_Vsubsd_xmm_k1z_xmm_xmmm64_er,
+];
+
+/// Float mul.
+pub(super) const FMUL: [Code; 5] = [
+    Code::EVEX_Vmulps_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vmulps_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vmulps_zmm_k1z_zmm_zmmm512b32_er,
+    Code::EVEX_Vmulss_xmm_k1z_xmm_xmmm32_er,
+    Code::EVEX_Vmulsd_xmm_k1z_xmm_xmmm64_er,
+];
+
+/// Float div.
+pub(super) const FDIV: [Code; 5] = [
+    Code::EVEX_Vdivps_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vdivps_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vdivps_zmm_k1z_zmm_zmmm512b32_er,
+    Code::EVEX_Vdivss_xmm_k1z_xmm_xmmm32_er,
+    Code::EVEX_Vdivsd_xmm_k1z_xmm_xmmm64_er,
+];
+
+/// Float min.
+pub(super) const FMIN: [Code; 5] = [
+    Code::EVEX_Vminps_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vminps_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vminps_zmm_k1z_zmm_zmmm512b32_sae,
+    Code::EVEX_Vminss_xmm_k1z_xmm_xmmm32_sae,
+    Code::EVEX_Vminsd_xmm_k1z_xmm_xmmm64_sae,
+];
+
+/// Float max.
+pub(super) const FMAX: [Code; 5] = [
+    Code::EVEX_Vmaxps_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vmaxps_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vmaxps_zmm_k1z_zmm_zmmm512b32_sae,
+    Code::EVEX_Vmaxss_xmm_k1z_xmm_xmmm32_sae,
+    Code::EVEX_Vmaxsd_xmm_k1z_xmm_xmmm64_sae,
+];
+
+/// Fused multiply-add, form 132.
+pub(super) const FMA132: [Code; 5] = [
+    Code::EVEX_Vfmadd132ps_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vfmadd132ps_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vfmadd132ps_zmm_k1z_zmm_zmmm512b32_er,
+    Code::EVEX_Vfmadd132ss_xmm_k1z_xmm_xmmm32_er,
+    Code::EVEX_Vfmadd132sd_xmm_k1z_xmm_xmmm64_er,
+];
+
+/// Fused multiply-add, form 213.
+pub(super) const FMA213: [Code; 5] = [
+    Code::EVEX_Vfmadd213ps_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vfmadd213ps_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vfmadd213ps_zmm_k1z_zmm_zmmm512b32_er,
+    Code::EVEX_Vfmadd213ss_xmm_k1z_xmm_xmmm32_er,
+    Code::EVEX_Vfmadd213sd_xmm_k1z_xmm_xmmm64_er,
+];
+
+/// Fused multiply-add, form 231.
+pub(super) const FMA231: [Code; 5] = [
+    Code::EVEX_Vfmadd231ps_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vfmadd231ps_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vfmadd231ps_zmm_k1z_zmm_zmmm512b32_er,
+    Code::EVEX_Vfmadd231ss_xmm_k1z_xmm_xmmm32_er,
+    Code::EVEX_Vfmadd231sd_xmm_k1z_xmm_xmmm64_er,
+];
+
+/// Float and of bits; scalars as vectors.
+pub(super) const FAND: [Code; 5] = [
+    Code::EVEX_Vandps_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vandps_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vandps_zmm_k1z_zmm_zmmm512b32,
+    Code::EVEX_Vandps_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vandpd_xmm_k1z_xmm_xmmm128b64,
+];
+
+/// Float xor of bits; scalars as vectors.
+pub(super) const FXOR: [Code; 5] = [
+    Code::EVEX_Vxorps_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vxorps_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vxorps_zmm_k1z_zmm_zmmm512b32,
+    Code::EVEX_Vxorps_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vxorpd_xmm_k1z_xmm_xmmm128b64,
+];
+
+/// Float blendm of bits; scalars as vectors.
+pub(super) const FBLEND: [Code; 5] = [
+    Code::EVEX_Vblendmps_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vblendmps_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vblendmps_zmm_k1z_zmm_zmmm512b32,
+    Code::EVEX_Vblendmps_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vblendmpd_xmm_k1z_xmm_xmmm128b64,
+];
+
+/// Replaces lanes by their class.
+pub(super) const FIXUP: [Code; 5] = [
+    Code::EVEX_Vfixupimmps_xmm_k1z_xmm_xmmm128b32_imm8,
+    Code::EVEX_Vfixupimmps_ymm_k1z_ymm_ymmm256b32_imm8,
+    Code::EVEX_Vfixupimmps_zmm_k1z_zmm_zmmm512b32_imm8_sae,
+    Code::EVEX_Vfixupimmss_xmm_k1z_xmm_xmmm32_imm8_sae,
+    Code::EVEX_Vfixupimmsd_xmm_k1z_xmm_xmmm64_imm8_sae,
+];
+
+/// Rounds to an integral float; scalars have a second source.
+pub(super) const ROUND: [Code; 5] = [
+    Code::EVEX_Vrndscaleps_xmm_k1z_xmmm128b32_imm8,
+    Code::EVEX_Vrndscaleps_ymm_k1z_ymmm256b32_imm8,
+    Code::EVEX_Vrndscaleps_zmm_k1z_zmmm512b32_imm8_sae,
+    Code::EVEX_Vrndscaless_xmm_k1z_xmm_xmmm32_imm8_sae,
+    Code::EVEX_Vrndscalesd_xmm_k1z_xmm_xmmm64_imm8_sae,
+];
+
+/// Square root; scalars have a second source.
+pub(super) const SQRT: [Code; 5] = [
+    Code::EVEX_Vsqrtps_xmm_k1z_xmmm128b32,
+    Code::EVEX_Vsqrtps_ymm_k1z_ymmm256b32,
+    Code::EVEX_Vsqrtps_zmm_k1z_zmmm512b32_er,
+    Code::EVEX_Vsqrtss_xmm_k1z_xmm_xmmm32_er,
+    Code::EVEX_Vsqrtsd_xmm_k1z_xmm_xmmm64_er,
+];
+
+/// Float comparison to a mask.
+pub(super) const FCMP: [Code; 5] = [
+    Code::EVEX_Vcmpps_kr_k1_xmm_xmmm128b32_imm8,
+    Code::EVEX_Vcmpps_kr_k1_ymm_ymmm256b32_imm8,
+    Code::EVEX_Vcmpps_kr_k1_zmm_zmmm512b32_imm8_sae,
+    Code::EVEX_Vcmpss_kr_k1_xmm_xmmm32_imm8_sae,
+    Code::EVEX_Vcmpsd_kr_k1_xmm_xmmm64_imm8_sae,
+];
+
+/// Integer Vpaddd.
+pub(super) const IADD: [Code; 3] = [
+    Code::EVEX_Vpaddd_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vpaddd_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vpaddd_zmm_k1z_zmm_zmmm512b32,
+];
+
+/// Integer Vpsubd.
+pub(super) const ISUB: [Code; 3] = [
+    Code::EVEX_Vpsubd_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vpsubd_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vpsubd_zmm_k1z_zmm_zmmm512b32,
+];
+
+/// Integer Vpmulld.
+pub(super) const IMUL: [Code; 3] = [
+    Code::EVEX_Vpmulld_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vpmulld_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vpmulld_zmm_k1z_zmm_zmmm512b32,
+];
+
+/// Integer Vpminsd.
+pub(super) const IMIN: [Code; 3] = [
+    Code::EVEX_Vpminsd_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vpminsd_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vpminsd_zmm_k1z_zmm_zmmm512b32,
+];
+
+/// Integer Vpmaxsd.
+pub(super) const IMAX: [Code; 3] = [
+    Code::EVEX_Vpmaxsd_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vpmaxsd_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vpmaxsd_zmm_k1z_zmm_zmmm512b32,
+];
+
+/// Integer Vpandd.
+pub(super) const IAND: [Code; 3] = [
+    Code::EVEX_Vpandd_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vpandd_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vpandd_zmm_k1z_zmm_zmmm512b32,
+];
+
+/// Integer Vpord.
+pub(super) const IOR: [Code; 3] = [
+    Code::EVEX_Vpord_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vpord_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vpord_zmm_k1z_zmm_zmmm512b32,
+];
+
+/// Integer Vpxord.
+pub(super) const IXOR: [Code; 3] = [
+    Code::EVEX_Vpxord_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vpxord_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vpxord_zmm_k1z_zmm_zmmm512b32,
+];
+
+/// Integer Vpsllvd.
+pub(super) const ISHL: [Code; 3] = [
+    Code::EVEX_Vpsllvd_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vpsllvd_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vpsllvd_zmm_k1z_zmm_zmmm512b32,
+];
+
+/// Integer Vpsravd.
+pub(super) const ISHRS: [Code; 3] = [
+    Code::EVEX_Vpsravd_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vpsravd_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vpsravd_zmm_k1z_zmm_zmmm512b32,
+];
+
+/// Integer Vpsrlvd.
+pub(super) const ISHRU: [Code; 3] = [
+    Code::EVEX_Vpsrlvd_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vpsrlvd_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vpsrlvd_zmm_k1z_zmm_zmmm512b32,
+];
+
+/// Integer Vpblendmd.
+pub(super) const IBLEND: [Code; 3] = [
+    Code::EVEX_Vpblendmd_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vpblendmd_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vpblendmd_zmm_k1z_zmm_zmmm512b32,
+];
+
+/// Shift by a constant, Vpslld.
+pub(super) const ISHL_IMM: [Code; 3] = [
+    Code::EVEX_Vpslld_xmm_k1z_xmmm128b32_imm8,
+    Code::EVEX_Vpslld_ymm_k1z_ymmm256b32_imm8,
+    Code::EVEX_Vpslld_zmm_k1z_zmmm512b32_imm8,
+];
+
+/// Shift by a constant, Vpsrad.
+pub(super) const ISHRS_IMM: [Code; 3] = [
+    Code::EVEX_Vpsrad_xmm_k1z_xmmm128b32_imm8,
+    Code::EVEX_Vpsrad_ymm_k1z_ymmm256b32_imm8,
+    Code::EVEX_Vpsrad_zmm_k1z_zmmm512b32_imm8,
+];
+
+/// Shift by a constant, Vpsrld.
+pub(super) const ISHRU_IMM: [Code; 3] = [
+    Code::EVEX_Vpsrld_xmm_k1z_xmmm128b32_imm8,
+    Code::EVEX_Vpsrld_ymm_k1z_ymmm256b32_imm8,
+    Code::EVEX_Vpsrld_zmm_k1z_zmmm512b32_imm8,
+];
+
+/// Absolute value.
+pub(super) const IABS: [Code; 3] =
+    [Code::EVEX_Vpabsd_xmm_k1z_xmmm128b32, Code::EVEX_Vpabsd_ymm_k1z_ymmm256b32, Code::EVEX_Vpabsd_zmm_k1z_zmmm512b32];
+
+/// Any function of three bits.
+pub(super) const TERNLOG: [Code; 5] = [
+    Code::EVEX_Vpternlogd_xmm_k1z_xmm_xmmm128b32_imm8,
+    Code::EVEX_Vpternlogd_ymm_k1z_ymm_ymmm256b32_imm8,
+    Code::EVEX_Vpternlogd_zmm_k1z_zmm_zmmm512b32_imm8,
+    Code::EVEX_Vpternlogd_xmm_k1z_xmm_xmmm128b32_imm8,
+    Code::EVEX_Vpternlogq_xmm_k1z_xmm_xmmm128b64_imm8,
+];
+
+/// Signed comparison.
+pub(super) const ICMP: [Code; 3] = [
+    Code::EVEX_Vpcmpd_kr_k1_xmm_xmmm128b32_imm8,
+    Code::EVEX_Vpcmpd_kr_k1_ymm_ymmm256b32_imm8,
+    Code::EVEX_Vpcmpd_kr_k1_zmm_zmmm512b32_imm8,
+];
+
+/// Unsigned comparison.
+pub(super) const ICMPU: [Code; 3] = [
+    Code::EVEX_Vpcmpud_kr_k1_xmm_xmmm128b32_imm8,
+    Code::EVEX_Vpcmpud_kr_k1_ymm_ymmm256b32_imm8,
+    Code::EVEX_Vpcmpud_kr_k1_zmm_zmmm512b32_imm8,
+];
+
+/// Mask of lanes with common bits.
+pub(super) const ITEST: [Code; 3] = [
+    Code::EVEX_Vptestmd_kr_k1_xmm_xmmm128b32,
+    Code::EVEX_Vptestmd_kr_k1_ymm_ymmm256b32,
+    Code::EVEX_Vptestmd_kr_k1_zmm_zmmm512b32,
+];
+
+/// Unaligned load.
+pub(super) const LOADPS: [Code; 3] =
+    [Code::EVEX_Vmovups_xmm_k1z_xmmm128, Code::EVEX_Vmovups_ymm_k1z_ymmm256, Code::EVEX_Vmovups_zmm_k1z_zmmm512];
+
+/// Unaligned store.
+pub(super) const STOREPS: [Code; 3] =
+    [Code::EVEX_Vmovups_xmmm128_k1z_xmm, Code::EVEX_Vmovups_ymmm256_k1z_ymm, Code::EVEX_Vmovups_zmmm512_k1z_zmm];
+
+/// Copy.
+pub(super) const MOVAPS: [Code; 3] =
+    [Code::EVEX_Vmovaps_xmm_k1z_xmmm128, Code::EVEX_Vmovaps_ymm_k1z_ymmm256, Code::EVEX_Vmovaps_zmm_k1z_zmmm512];
+
+/// A scalar of a vector register or of memory in every lane.
+pub(super) const BROADCAST: [Code; 3] = [
+    Code::EVEX_Vbroadcastss_xmm_k1z_xmmm32,
+    Code::EVEX_Vbroadcastss_ymm_k1z_xmmm32,
+    Code::EVEX_Vbroadcastss_zmm_k1z_xmmm32,
+];
+
+/// A general register in every lane.
+pub(super) const BROADCAST_GPR: [Code; 3] =
+    [Code::EVEX_Vpbroadcastd_xmm_k1z_r32, Code::EVEX_Vpbroadcastd_ymm_k1z_r32, Code::EVEX_Vpbroadcastd_zmm_k1z_r32];
+
+/// Widening load of bytes.
+pub(super) const ZX8: [Code; 3] =
+    [Code::EVEX_Vpmovzxbd_xmm_k1z_xmmm32, Code::EVEX_Vpmovzxbd_ymm_k1z_xmmm64, Code::EVEX_Vpmovzxbd_zmm_k1z_xmmm128];
+
+/// Widening load of bytes.
+pub(super) const SX8: [Code; 3] =
+    [Code::EVEX_Vpmovsxbd_xmm_k1z_xmmm32, Code::EVEX_Vpmovsxbd_ymm_k1z_xmmm64, Code::EVEX_Vpmovsxbd_zmm_k1z_xmmm128];
+
+/// Widening load of 16-bit elements.
+pub(super) const ZX16: [Code; 3] =
+    [Code::EVEX_Vpmovzxwd_xmm_k1z_xmmm64, Code::EVEX_Vpmovzxwd_ymm_k1z_xmmm128, Code::EVEX_Vpmovzxwd_zmm_k1z_ymmm256];
+
+/// Widening load of 16-bit elements.
+pub(super) const SX16: [Code; 3] =
+    [Code::EVEX_Vpmovsxwd_xmm_k1z_xmmm64, Code::EVEX_Vpmovsxwd_ymm_k1z_xmmm128, Code::EVEX_Vpmovsxwd_zmm_k1z_ymmm256];
+
+/// Widening load of 16-bit elements.
+pub(super) const FROM_HALF: [Code; 3] = [
+    Code::EVEX_Vcvtph2ps_xmm_k1z_xmmm64,
+    Code::EVEX_Vcvtph2ps_ymm_k1z_xmmm128,
+    Code::EVEX_Vcvtph2ps_zmm_k1z_ymmm256_sae,
+];
+
+/// Store of the low bytes.
+pub(super) const STORE8: [Code; 3] =
+    [Code::EVEX_Vpmovdb_xmmm32_k1z_xmm, Code::EVEX_Vpmovdb_xmmm64_k1z_ymm, Code::EVEX_Vpmovdb_xmmm128_k1z_zmm];
+
+/// Store of the low halves.
+pub(super) const STORE16: [Code; 3] =
+    [Code::EVEX_Vpmovdw_xmmm64_k1z_xmm, Code::EVEX_Vpmovdw_xmmm128_k1z_ymm, Code::EVEX_Vpmovdw_ymmm256_k1z_zmm];
+
+/// Store as binary16.
+pub(super) const TO_HALF: [Code; 3] = [
+    Code::EVEX_Vcvtps2ph_xmmm64_k1z_xmm_imm8,
+    Code::EVEX_Vcvtps2ph_xmmm128_k1z_ymm_imm8,
+    Code::EVEX_Vcvtps2ph_ymmm256_k1z_zmm_imm8_sae,
+];
+
+/// Conversion Vcvttps2dq.
+pub(super) const F2I: [Code; 3] = [
+    Code::EVEX_Vcvttps2dq_xmm_k1z_xmmm128b32,
+    Code::EVEX_Vcvttps2dq_ymm_k1z_ymmm256b32,
+    Code::EVEX_Vcvttps2dq_zmm_k1z_zmmm512b32_sae,
+];
+
+/// Conversion Vcvttps2udq.
+pub(super) const F2U: [Code; 3] = [
+    Code::EVEX_Vcvttps2udq_xmm_k1z_xmmm128b32,
+    Code::EVEX_Vcvttps2udq_ymm_k1z_ymmm256b32,
+    Code::EVEX_Vcvttps2udq_zmm_k1z_zmmm512b32_sae,
+];
+
+/// Conversion Vcvtdq2ps.
+pub(super) const I2F: [Code; 3] = [
+    Code::EVEX_Vcvtdq2ps_xmm_k1z_xmmm128b32,
+    Code::EVEX_Vcvtdq2ps_ymm_k1z_ymmm256b32,
+    Code::EVEX_Vcvtdq2ps_zmm_k1z_zmmm512b32_er,
+];
+
+/// Conversion Vcvtudq2ps.
+pub(super) const U2F: [Code; 3] = [
+    Code::EVEX_Vcvtudq2ps_xmm_k1z_xmmm128b32,
+    Code::EVEX_Vcvtudq2ps_ymm_k1z_ymmm256b32,
+    Code::EVEX_Vcvtudq2ps_zmm_k1z_zmmm512b32_er,
+];
