@@ -2,7 +2,7 @@
 
 use bertc_ir::{Diag, Dim, Symbols};
 
-use crate::plan::{Arg, Buffer, Program, Slot, Step};
+use crate::plan::{ALIGN, Arg, Buffer, Program, Slot, Step};
 
 /// Assigns slots to temporaries of the given sizes in bytes. A buffer takes a free slot, by preference one that holds
 /// its size already, else the one closest in size at middling dims, else a new one.
@@ -47,6 +47,12 @@ pub fn plan(sizes: &[Dim], steps: &[Step], symbols: &Symbols) -> (Vec<Buffer>, V
 }
 
 impl Program {
+    /// Bytes of scratch memory for each worker: what the most demanding step needs.
+    pub fn scratch_bytes(&self) -> u64 {
+        let scratch = |a: &Arg| if let Arg::Scratch(bytes) = a { *bytes } else { 0 };
+        self.steps.iter().flat_map(|s| &s.args).map(scratch).max().unwrap_or(0)
+    }
+
     /// Checks the schedule:
     /// - every argument exists and is as many as the kernel's parameters;
     /// - every buffer fits its slot, and no two buffers live in one step share a slot;
@@ -74,6 +80,7 @@ impl Program {
                     Arg::Input(n) => !is_int && *n < self.inputs.len(),
                     Arg::Output(n) => !is_int && *n < self.outputs.len(),
                     Arg::Const(n) => !is_int && *n < self.consts.len(),
+                    Arg::Scratch(bytes) => !is_int && bytes % ALIGN == 0,
                     Arg::Int(_) => is_int,
                 };
                 if !fits {

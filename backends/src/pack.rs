@@ -13,21 +13,37 @@ pub const PANEL: usize = 16;
 /// Size in bytes of `c` in its layout. An error if a packed constant is not a matrix of a packable type.
 pub fn packed_size(c: &ConstData) -> Result<u64, Diag> {
     match c.layout {
-        ConstLayout::Plain => Ok(c.tensor.bytes().len() as u64),
+        ConstLayout::Plain => Ok(c.parts.iter().map(|p| p.bytes().len() as u64).sum()),
         ConstLayout::Packed { trans } => {
-            let (k, n) = matrix(&c.tensor, trans)?;
-            let bytes = n.div_ceil(PANEL).checked_mul(PANEL * 4).and_then(|r| r.checked_mul(k));
-            bytes.map(|b| b as u64).ok_or_else(|| Diag::new(format!("a {k} x {n} constant is too large")))
+            let mut total = 0u64;
+            let rows = c.parts.first().map(|p| matrix(p, trans)).transpose()?.map(|(k, _)| k);
+            for (i, part) in c.parts.iter().enumerate() {
+                let (k, n) = matrix(part, trans)?;
+                if Some(k) != rows || i + 1 < c.parts.len() && n % PANEL != 0 {
+                    return Err(Diag::new(format!("a {k} x {n} constant can't be part of a packed one")));
+                }
+                let bytes = n.div_ceil(PANEL).checked_mul(PANEL * 4).and_then(|r| r.checked_mul(k));
+                let bytes = bytes.ok_or_else(|| Diag::new(format!("a {k} x {n} constant is too large")))?;
+                total = total.saturating_add(bytes as u64);
+            }
+            Ok(total)
         }
     }
 }
 
 /// Writes `c` in its layout; exactly [`packed_size`] bytes.
 pub fn write_packed(c: &ConstData, out: &mut dyn Write) -> io::Result<()> {
-    let ConstLayout::Packed { trans } = c.layout else { return out.write_all(c.tensor.bytes()) };
-    let (k, n) = matrix(&c.tensor, trans).map_err(io::Error::other)?;
-    let (src, size) = (c.tensor.bytes(), c.tensor.dtype().size());
-    let widen = widener(c.tensor.dtype());
+    // Parts side by side are their panels one after the other.
+    c.parts.iter().try_for_each(|part| match c.layout {
+        ConstLayout::Plain => out.write_all(part.bytes()),
+        ConstLayout::Packed { trans } => write_panels(part, trans, out),
+    })
+}
+
+fn write_panels(t: &Tensor, trans: bool, out: &mut dyn Write) -> io::Result<()> {
+    let (k, n) = matrix(t, trans).map_err(io::Error::other)?;
+    let (src, size) = (t.bytes(), t.dtype().size());
+    let widen = widener(t.dtype());
     let mut panel = vec![0u8; k * PANEL * 4];
     for first in (0..n).step_by(PANEL) {
         let width = PANEL.min(n - first);
@@ -111,7 +127,8 @@ mod tests {
                 let nk = (0..k * n).map(|x| Scalar::Float(at(x % k, x / k)));
                 let plain = Tensor::from_scalars(dtype, vec![k, n], kn);
                 let trans = Tensor::from_scalars(dtype, vec![n, k], nk);
-                let packed = |tensor, trans| pack(&ConstData { tensor, layout: ConstLayout::Packed { trans } });
+                let packed =
+                    |tensor, trans| pack(&ConstData { parts: vec![tensor], layout: ConstLayout::Packed { trans } });
                 assert_eq!(packed(plain, false), want, "{dtype} {k} x {n}");
                 assert_eq!(packed(trans, true), want, "{dtype} {k} x {n} transposed");
             }
@@ -119,8 +136,21 @@ mod tests {
     }
 
     #[test]
+    fn parts_lie_side_by_side() {
+        let part = |n: usize, from: usize| {
+            Tensor::from_f32(vec![2, n], &(from..from + 2 * n).map(|x| x as f32).collect::<Vec<_>>())
+        };
+        let layout = ConstLayout::Packed { trans: false };
+        let both = pack(&ConstData { parts: vec![part(32, 0), part(5, 100)], layout });
+        let one = |p| pack(&ConstData { parts: vec![p], layout });
+        assert_eq!(both, [one(part(32, 0)), one(part(5, 100))].concat());
+        let ragged = ConstData { parts: vec![part(5, 0), part(16, 0)], layout };
+        assert!(packed_size(&ragged).unwrap_err().message.contains("can't be part"));
+    }
+
+    #[test]
     fn what_is_no_matrix_is_an_error() {
-        let c = |tensor| ConstData { tensor, layout: ConstLayout::Packed { trans: false } };
+        let c = |tensor| ConstData { parts: vec![tensor], layout: ConstLayout::Packed { trans: false } };
         assert!(packed_size(&c(Tensor::from_f32(vec![4], &[0.0; 4]))).unwrap_err().message.contains("rank 1"));
         assert!(packed_size(&c(Tensor::from_i64(vec![2, 2], &[0; 4]))).unwrap_err().message.contains("i64"));
     }

@@ -85,6 +85,9 @@ pub enum Arg {
     Output(usize),
     /// Address of a constant.
     Const(usize),
+    /// Address of the workers' scratch memory. A worker may use this many bytes (a multiple of [`ALIGN`]) from its number times
+    /// as many on, within a task.
+    Scratch(u64),
     /// A value computed from the dims.
     Int(Dim),
 }
@@ -92,8 +95,9 @@ pub enum Arg {
 /// A constant in the layout the kernels read.
 #[derive(Clone, Debug)]
 pub struct ConstData {
-    /// The source tensor.
-    pub tensor: Tensor,
+    /// The source tensors: one, or for a packed matrix several side by side along N, all but the last of a multiple of 16
+    /// columns.
+    pub parts: Vec<Tensor>,
     /// How its bytes are laid out.
     pub layout: ConstLayout,
 }

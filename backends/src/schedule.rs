@@ -16,7 +16,7 @@ impl Slot {
 }
 
 impl Program {
-    /// Size of the arena in bytes at the given dims, or `None` on overflow.
+    /// Size of the arena in bytes at the given dims, without scratch memory, or `None` on overflow.
     pub fn arena_bytes(&self, dims: &[i64]) -> Option<u64> {
         self.slots.iter().try_fold(0u64, |a, s| a.checked_add(s.bytes(dims)?))
     }
@@ -35,13 +35,17 @@ impl Program {
             let _ =
                 writeln!(s, "  buffer {i}: {} bytes in slot {}, steps {}..={}", dim(&b.bytes), b.slot, b.first, b.last);
         }
+        if self.scratch_bytes() > 0 {
+            let _ = writeln!(s, "  scratch: {} bytes a worker", self.scratch_bytes());
+        }
         for (i, c) in self.consts.iter().enumerate() {
             let layout = match c.layout {
                 ConstLayout::Plain => "row-major",
                 ConstLayout::Packed { trans: false } => "packed [N/16][K][16]",
                 ConstLayout::Packed { trans: true } => "packed [N/16][K][16] from its transpose",
             };
-            let _ = writeln!(s, "  const {i}: {:?} x {}, {layout}", c.tensor.shape(), c.tensor.dtype());
+            let parts: Vec<String> = c.parts.iter().map(|t| format!("{:?} x {}", t.shape(), t.dtype())).collect();
+            let _ = writeln!(s, "  const {i}: {}, {layout}", parts.join(" | "));
         }
         for (i, step) in self.steps.iter().enumerate() {
             let args: Vec<String> = step
@@ -52,6 +56,7 @@ impl Program {
                     Arg::Input(n) => format!("input {}", self.inputs[*n].name),
                     Arg::Output(n) => format!("output {}", self.outputs[*n].name),
                     Arg::Const(c) => format!("const {c}"),
+                    Arg::Scratch(bytes) => format!("scratch {bytes}"),
                     Arg::Int(d) => dim(d),
                 })
                 .collect();

@@ -26,14 +26,13 @@ pub fn fusion() -> Vec<&'static str> {
     rounds().chain(FUSION).chain(rounds()).collect()
 }
 
-/// The passes of `-O<opt_level>`, in order. Levels above 1 are equal to 1 until fusion exists.
+/// The passes of `-O<opt_level>`, in order.
 pub fn pipeline(opt_level: u8) -> Vec<&'static str> {
-    let mut names = Vec::new();
-    if opt_level > 0 {
-        for _ in 0..ROUNDS {
-            names.extend(ROUND);
-        }
-    }
+    let mut names = match opt_level {
+        0 => Vec::new(),
+        1 => std::iter::repeat_n(ROUND, ROUNDS).flatten().collect(),
+        _ => fusion(),
+    };
     // The backend relies on it at every level.
     names.push("legalise");
     names

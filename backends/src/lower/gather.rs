@@ -12,7 +12,7 @@ type Tasks = Option<Vec<(Dim, i64)>>;
 
 /// Loads an index, counts negative ones from the end, and sets the error flag where it is out of range: then 0 is
 /// used, so that nothing is read out of bounds.
-fn index(c: &mut Ctx, idx: usize, at: Reg, offset: i64, size: &Dim) -> Reg {
+pub fn checked_index(c: &mut Ctx, idx: usize, at: Reg, offset: i64, size: &Dim) -> Reg {
     let i = c.b.load(idx, at, offset, 1);
     let i = if c.b.ty(i).elem == Elem::I32 { c.b.convert(i, Elem::I64) } else { i };
     let (zero, n) = (c.b.int(0), c.dim(size));
@@ -55,7 +55,7 @@ pub fn gather(c: &mut Ctx, axis: usize, data: &Operand, indices: &Operand, y: Ar
             let n = c.dim(&queries);
             (c.b.bin(Bin::DivU, r, n), c.b.bin(Bin::RemU, r, n))
         };
-        let i = index(c, idx, q, 0, &size);
+        let i = checked_index(c, idx, q, 0, &size);
         let row = c.mul_add(i, o, &size);
         let from = c.mul_add(zero, row, &inner);
         let to = c.mul_add(zero, r, &inner);
@@ -87,7 +87,7 @@ pub fn gather_elements(c: &mut Ctx, axis: usize, data: &Operand, indices: &Opera
     let y = c.output(y, data.dtype);
     let st = strides(&data.shape)?;
     scalar_nest(c, &indices.shape, 1024, |c, e, coords| {
-        let i = index(c, idx, e, 0, &data.shape[axis]);
+        let i = checked_index(c, idx, e, 0, &data.shape[axis]);
         let mut from = c.b.int(0);
         for (a, s) in st.iter().enumerate() {
             from = c.mul_add(from, if a == axis { i } else { coords[a] }, s);
@@ -115,7 +115,7 @@ pub fn gather_nd(c: &mut Ctx, batch_dims: usize, data: &Operand, indices: &Opera
             from = c.mul_add(from, coords[a], s);
         }
         for j in 0..k {
-            let i = index(c, idx, at, j as i64, &data.shape[batch_dims + j]);
+            let i = checked_index(c, idx, at, j as i64, &data.shape[batch_dims + j]);
             from = c.mul_add(from, i, &st[batch_dims + j]);
         }
         let to = c.mul_add(zero, e, &inner);

@@ -2,8 +2,8 @@
 //! operand (`[ceil(N/16)][K][16]`, zero-padded, one such block per batch).
 //!
 //! A tile of `rows` × `vectors` registers of results stays in registers while k runs over a block of K; a strip of
-//! the right operand stays in the first cache for all row tiles of a task. Sums run over ascending k from the bias
-//! (and residual), so a result depends neither on the tile nor on how rows and columns are split into tasks.
+//! the right operand stays in the first cache for all row tiles of a task. Sums run over ascending k, so a result
+//! depends neither on the tile nor on how rows and columns are split into tasks.
 
 use bertc_ir::kernel::{Bin, Elem, Place, Reg};
 use bertc_ir::{CmpOp, DType, Dim, UnaryOp};
@@ -11,7 +11,8 @@ use bertc_ir::{CmpOp, DType, Dim, UnaryOp};
 use super::ctx::Ctx;
 use super::elementwise;
 use super::matmul::{PANEL, Shape, packed_dtype};
-use super::nest::{fold_over, loop_over, when};
+use super::micro::{self, Left, Range, Right, Spot, row_spots, whole_passes};
+use super::nest::{loop_over, when};
 use super::norm::{Norm, Row};
 use crate::plan::Arg;
 use crate::target::Target;
@@ -48,7 +49,7 @@ impl Tile {
     }
 
     /// Columns.
-    fn width(&self) -> i64 {
+    pub fn width(&self) -> i64 {
         self.vectors * i64::from(self.lanes)
     }
 }
@@ -170,15 +171,12 @@ struct Base {
 
 /// A block of k.
 struct Block {
-    lo: Reg,
-    /// End of the last whole pass of the unrolled loop.
-    whole: Reg,
-    hi: Reg,
-    /// Whether `whole` may differ from `hi`.
-    tail: bool,
+    range: Range,
     /// Whether the block is not the only one: then sums go through the result's memory, and this says whether it is
     /// the first one.
     first: Option<Reg>,
+    /// Likewise whether it is the last one.
+    last: Option<Reg>,
 }
 
 impl Gemm<'_> {
@@ -225,13 +223,9 @@ impl Gemm<'_> {
         let exact = matches!(self.spec.dtype, DType::F32 | DType::I32);
         let blocks = size.filter(|_| exact).map_or(1, |k| (k + self.tile.block_k - 1) / self.tile.block_k);
         let tail = size.is_none_or(|k| k % unroll != 0);
-        let whole = |c: &mut Ctx, lo: Reg, hi: Reg| {
-            if !tail {
-                return hi;
-            }
-            let (n, mask) = (c.b.sub(hi, lo), c.b.int(-unroll));
-            let n = c.b.bin(Bin::And, n, mask);
-            c.b.add(lo, n)
+        let range = |c: &mut Ctx, lo: Reg, hi: Reg| {
+            let whole = tail.then(|| whole_passes(c, lo, hi, unroll));
+            Range { lo, whole, hi }
         };
         match size {
             Some(k) if blocks > 1 => {
@@ -242,13 +236,14 @@ impl Gemm<'_> {
                     let hi = c.b.min(hi, base.k);
                     let zero = c.b.int(0);
                     let first = Some(c.b.cmp(CmpOp::Eq, lo, zero));
-                    let whole = whole(c, lo, hi);
-                    body(c, &Block { lo, whole, hi, tail, first });
+                    let range = range(c, lo, hi);
+                    let last = Some(c.b.cmp(CmpOp::Eq, hi, base.k));
+                    body(c, &Block { range, first, last });
                 });
             }
             _ => {
-                let whole = whole(c, zero, base.k);
-                body(c, &Block { lo: zero, whole, hi: base.k, tail, first: None });
+                let range = range(c, zero, base.k);
+                body(c, &Block { range, first: None, last: None });
             }
         }
     }
@@ -275,33 +270,18 @@ impl Gemm<'_> {
         }
     }
 
-    /// Places of a tile's rows in a row-major matrix: row r, columns from `v` registers on.
-    fn row_places(&self, c: &mut Ctx, ptr: usize, start: Reg, stride: &Dim, rows: i64) -> Vec<(Reg, i64)> {
-        if let Some(s) = stride.as_const().filter(|s| s.checked_mul(8 * rows).is_some_and(|x| x < 1 << 30)) {
-            let a = c.b.address(ptr, start, 0);
-            return (0..rows).map(|r| (a, r * s)).collect();
-        }
-        let stride = c.dim(stride);
-        let mut at = start;
-        let mut out = Vec::new();
-        for r in 0..rows {
-            if r > 0 {
-                at = c.b.add(at, stride);
-            }
-            out.push((c.b.address(ptr, at, 0), 0));
-        }
-        out
-    }
-
-    /// The number of columns from `col` on, where the last register of a row may be partly filled.
-    fn columns_left(&self, c: &mut Ctx, base: &Base, col: Reg, vector: i64) -> Option<Reg> {
+    /// The number of columns from each register of a strip on, where the last strip may be partly filled.
+    fn columns_left(&self, c: &mut Ctx, base: &Base, col: Reg, vectors: i64) -> Vec<Option<Reg>> {
         let lanes = i64::from(self.tile.lanes);
-        if self.spec.shape.n.as_const().is_some_and(|n| n % lanes == 0) {
-            return None;
+        if self.spec.shape.n.as_const().is_some_and(|n| n % (vectors * lanes) == 0) {
+            return vec![None; vectors as usize];
         }
-        let at = c.b.int(vector * lanes);
-        let at = c.b.add(col, at);
-        Some(c.b.sub(base.n, at))
+        let left = |v: i64| {
+            let at = c.b.int(v * lanes);
+            let at = c.b.add(col, at);
+            Some(c.b.sub(base.n, at))
+        };
+        (0..vectors).map(left).collect()
     }
 
     #[allow(clippy::too_many_arguments, reason = "a tile is a point in a loop nest of five dims")]
@@ -310,13 +290,13 @@ impl Gemm<'_> {
         let zero = c.b.int(0);
         let start = c.mul_add(col, row, &self.spec.shape.n);
         let start = c.b.add(start, base.y);
-        let y = self.row_places(c, self.y, start, &self.spec.shape.n, rows);
-        let active: Vec<Option<Reg>> = (0..vectors).map(|v| self.columns_left(c, base, col, v)).collect();
-        let place = |ptr: usize, (at, offset): (Reg, i64), v: i64| Place {
+        let y = row_spots(c, self.y, start, &self.spec.shape.n, rows);
+        let active = self.columns_left(c, base, col, vectors);
+        let place = |ptr: usize, s: Spot, v: i64| Place {
             ptr,
-            base: Some(at),
+            base: Some(s.base),
             index: zero,
-            offset: offset + v * lanes,
+            offset: s.offset + v * lanes,
             active: active[v as usize],
         };
         let load = |c: &mut Ctx, at: Place| c.b.load_at(at, self.tile.lanes);
@@ -326,61 +306,38 @@ impl Gemm<'_> {
                 .map(|(r, v)| load(c, place(self.y, r, v)))
                 .collect()
         };
-        let fresh = |c: &mut Ctx| -> Vec<Reg> {
-            let bias: Vec<Reg> = match self.bias {
-                Some(b) => {
-                    let at = c.b.address(b, col, 0);
-                    (0..vectors).map(|v| load(c, place(b, (at, 0), v))).collect()
-                }
-                None => vec![c.imm(self.elem, self.tile.lanes, 0.0); vectors as usize],
-            };
-            // After an activation the residual comes last.
-            let Some(residual) = self.residual.filter(|_| self.spec.act.is_none()) else {
-                return (0..rows).flat_map(|_| bias.iter().copied()).collect();
-            };
-            let places = self.row_places(c, residual, start, &self.spec.shape.n, rows);
-            let mut acc = Vec::new();
-            for r in places {
-                for (v, &b) in bias.iter().enumerate() {
-                    let x = load(c, place(residual, r, v as i64));
-                    acc.push(c.b.add(x, b));
+        // In the order of the ops that became one: first the bias, then the residual, after an activation if there is one.
+        let complete = |c: &mut Ctx, acc: &[Reg]| -> Vec<Reg> {
+            let mut acc = acc.to_vec();
+            if let Some(b) = self.bias {
+                let at = Spot { base: c.b.address(b, col, 0), offset: 0 };
+                let bias: Vec<Reg> = (0..vectors).map(|v| load(c, place(b, at, v))).collect();
+                acc.iter_mut().enumerate().for_each(|(i, x)| *x = c.b.add(*x, bias[i % bias.len()]));
+            }
+            if let Some(residual) = self.residual.filter(|_| self.spec.act.is_none()) {
+                let spots = row_spots(c, residual, start, &self.spec.shape.n, rows);
+                for (row, spot) in acc.chunks_mut(vectors as usize).zip(spots) {
+                    for (v, x) in row.iter_mut().enumerate() {
+                        let r = load(c, place(residual, spot, v as i64));
+                        *x = c.b.add(*x, r);
+                    }
                 }
             }
             acc
         };
+        let fresh = |c: &mut Ctx| vec![c.imm(self.elem, self.tile.lanes, 0.0); (rows * vectors) as usize];
         let init = match k.first {
             None => fresh(c),
             Some(first) => {
+                let zeros = fresh(c);
                 c.b.begin_if(first);
-                let yields = fresh(c);
-                c.b.begin_else(yields);
+                c.b.begin_else(zeros);
                 let yields = old(c);
                 c.b.end_if(yields)
             }
         };
-        let acc = self.k_loop(c, base, row, rows, col, vectors, k, init);
-        for (r, accs) in acc.chunks(vectors as usize).enumerate() {
-            for (v, &x) in accs.iter().enumerate() {
-                c.b.store_at(place(self.y, y[r], v as i64), x);
-            }
-        }
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "a tile is a point in a loop nest of five dims")]
-    fn k_loop(
-        &self,
-        c: &mut Ctx,
-        base: &Base,
-        row: Reg,
-        rows: i64,
-        col: Reg,
-        vectors: i64,
-        k: &Block,
-        init: Vec<Reg>,
-    ) -> Vec<Reg> {
-        let lanes = i64::from(self.tile.lanes);
         let start = c.mul_add(base.a, row, &self.spec.row_stride);
-        let a = self.row_places(c, self.a, start, &self.spec.row_stride, rows);
+        let left = Left { ptr: self.a, rows: row_spots(c, self.a, start, &self.spec.row_stride, rows) };
         // Panel p starts at p·16·K; inside it a row of 16 columns per k.
         let (mask, low) = (c.b.int(-PANEL), c.b.int(PANEL - 1));
         let panel = c.b.bin(Bin::And, col, mask);
@@ -388,53 +345,29 @@ impl Gemm<'_> {
         let mut at = c.b.mul(panel, base.k);
         at = c.b.add(at, inside);
         at = c.b.add(at, base.b);
-        let sixteen = c.b.int(PANEL);
         let mut panels = vec![c.b.address(self.b, at, 0)];
-        for _ in 1..(vectors * lanes).div_euclid(PANEL) {
+        for _ in 1..vectors * lanes / PANEL {
+            let sixteen = c.b.int(PANEL);
             at = c.mul_add(at, sixteen, &self.spec.shape.k);
             panels.push(c.b.address(self.b, at, 0));
         }
-        let pass = |c: &mut Ctx, unroll: i64, i: Reg, carried: &[Reg]| {
-            let (mut acc, kb) = (carried[1..].to_vec(), carried[0]);
-            let spread = self.tile.spread && unroll == lanes;
-            let element =
-                |(at, offset): (Reg, i64)| Place { ptr: self.a, base: Some(at), index: i, offset, active: None };
-            let ahead: Vec<Reg> = match spread {
-                true => a.iter().map(|&a| c.b.load_at(element(a), self.tile.lanes)).collect(),
-                false => Vec::new(),
-            };
-            for u in 0..unroll {
-                let b: Vec<Reg> = (0..vectors)
-                    .map(|v| {
-                        let column = v * lanes;
-                        let (base, offset) = (Some(panels[(column / PANEL) as usize]), u * PANEL + column % PANEL);
-                        c.b.load_at(Place { ptr: self.b, base, index: kb, offset, active: None }, self.tile.lanes)
-                    })
-                    .collect();
-                for (r, acc) in acc.chunks_mut(vectors as usize).enumerate() {
-                    let x = match ahead.get(r) {
-                        Some(&x) => c.b.extract(x, u as u8),
-                        None => c.b.load_at(element((a[r].0, a[r].1 + u)), 1),
-                    };
-                    let x = c.b.splat(x, self.tile.lanes);
-                    for (&b, acc) in b.iter().zip(acc) {
-                        *acc = multiply_add(c, self.elem, x, b, *acc);
-                    }
-                }
+        let spot = |v: i64| Spot { base: panels[(v * lanes / PANEL) as usize], offset: v * lanes % PANEL };
+        let right = Right { ptr: self.b, vectors: (0..vectors).map(spot).collect(), stride: PANEL.into() };
+        let acc = micro::accumulate(c, &self.tile, &left, &right, k.range, init);
+        let acc = match k.last {
+            None => complete(c, &acc),
+            Some(last) => {
+                c.b.begin_if(last);
+                let yields = complete(c, &acc);
+                c.b.begin_else(yields);
+                c.b.end_if(acc)
             }
-            let step = c.b.int(unroll * PANEL);
-            let mut next = vec![c.b.add(kb, step)];
-            next.extend(acc);
-            next
         };
-        let mut carried = vec![c.b.mul(k.lo, sixteen)];
-        carried.extend(init);
-        let unroll = self.tile.unroll;
-        carried = fold_over(c, k.lo, k.whole, unroll, &carried, |c, i, x| pass(c, unroll, i, x));
-        if k.tail {
-            carried = fold_over(c, k.whole, k.hi, 1, &carried, |c, i, x| pass(c, 1, i, x));
+        for (r, accs) in acc.chunks(vectors as usize).enumerate() {
+            for (v, &x) in accs.iter().enumerate() {
+                c.b.store_at(place(self.y, y[r], v as i64), x);
+            }
         }
-        carried.split_off(1)
     }
 
     /// What needs many registers, or whole rows: activation, residual after it, and norm. The task's rows are still in
@@ -465,12 +398,4 @@ impl Gemm<'_> {
             }
         });
     }
-}
-
-fn multiply_add(c: &mut Ctx, elem: Elem, a: Reg, b: Reg, acc: Reg) -> Reg {
-    if elem == Elem::F32 {
-        return c.b.fma(a, b, acc);
-    }
-    let p = c.b.mul(a, b);
-    c.b.add(acc, p)
 }

@@ -3,14 +3,18 @@
 //! Reshapes cost nothing: they share their operand's memory. Steps that can fail are ordered before every step that
 //! writes an output, so that an error leaves the outputs untouched.
 
+mod attention;
 mod ctx;
 mod elementwise;
+mod fused;
 mod gather;
 mod gemm;
 mod matmul;
+mod micro;
 mod nest;
 mod norm;
 mod rows;
+mod sum_norm;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -201,8 +205,9 @@ impl Lowering<'_> {
         if let Some(&c) = self.const_of.get(&(v, layout)) {
             return c;
         }
-        let tensor = self.g.as_const(v).expect("caller checked for a constant").clone();
-        self.consts.push(ConstData { tensor, layout });
+        let one = |v: ValueId| self.g.as_const(v).expect("caller checked for a constant").clone();
+        let parts = self.parts(v).unwrap_or_else(|| vec![v]).into_iter().map(one).collect();
+        self.consts.push(ConstData { parts, layout });
         self.const_of.insert((v, layout), self.consts.len() - 1);
         self.consts.len() - 1
     }
@@ -302,6 +307,8 @@ impl Lowering<'_> {
             Op::Select => self.elementwise(v, "select", |c, x| c.b.select(x[0], x[1], x[2])),
             Op::Cast(to) => self.elementwise(v, "cast", move |c, x| elementwise::cast(c, t[0], to, x[0])),
             Op::Broadcast { .. } => self.elementwise(v, "broadcast", |_, x| x[0]),
+            Op::Slice { .. } if self.is_view(v) => Ok(()),
+            Op::Concat { .. } if self.is_packed_concat(v) => Ok(()),
             Op::Transpose { .. } | Op::Slice { .. } | Op::Concat { .. } => self.movement(v),
             Op::Dim(d) => {
                 let y = self.define(v)?;
@@ -323,6 +330,9 @@ impl Lowering<'_> {
                 self.step(v, c, tasks)
             }
             Op::MatMul { trans_b } => self.matmul(v, trans_b),
+            Op::Linear(l) => self.linear(v, l),
+            Op::Attention(a) => self.attention(v, a),
+            Op::SumNorm(s) => self.sum_norm(v, s),
             _ => self.one_kernel(v),
         }
     }
@@ -439,6 +449,17 @@ impl Lowering<'_> {
         self.step(v, c, tasks)
     }
 
+    /// A step that packs the right operand `b` of `v` at run time; where the result is.
+    fn pack(&mut self, v: ValueId, b: ValueId, s: &Shape, trans: bool, dtype: DType) -> Result<Arg, Diag> {
+        let bytes = s.packed_elements().and_then(|n| n.mul(&s.batch)).and_then(|n| n.mul(&4.into()));
+        let packed = self.temp(bytes.ok_or_else(|| self.overflow(v))?);
+        let from = self.arg(b);
+        let mut c = Ctx::new("pack");
+        let tasks = matmul::pack(&mut c, s, trans, dtype, from, Arg::Buffer(packed));
+        self.step(v, c, tasks)?;
+        Ok(Arg::Buffer(packed))
+    }
+
     fn matmul(&mut self, v: ValueId, trans: bool) -> Result<(), Diag> {
         let node = self.g.node(v).clone();
         let [a, b] = [node.operands[0], node.operands[1]];
@@ -469,13 +490,7 @@ impl Lowering<'_> {
         let right = if shared && plain_matrix && self.g.as_const(root).is_some() {
             Arg::Const(self.constant(root, ConstLayout::Packed { trans }))
         } else {
-            let bytes = s.packed_elements().and_then(|n| n.mul(&s.batch)).and_then(|n| n.mul(&4.into()));
-            let packed = self.temp(bytes.ok_or_else(|| self.overflow(v))?);
-            let from = self.arg(b);
-            let mut c = Ctx::new("pack");
-            let tasks = matmul::pack(&mut c, &s, trans, dtype, from, Arg::Buffer(packed));
-            self.step(v, c, tasks)?;
-            Arg::Buffer(packed)
+            self.pack(v, b, &s, trans, dtype)?
         };
         let y = self.define(v)?;
         let mut c = Ctx::new("matmul");

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use bertc_ir::kernel::interp::{self, Memory};
 use bertc_ir::{
-    BinaryOp, CmpOp, DType, Dim, Graph, Loc, Op, ReduceOp, Scalar, Tensor, TensorType, UnaryOp, ValueId, eval::eval,
+    Attention, BinaryOp, CmpOp, DType, Dim, Graph, Linear, Loc, Op, ReduceOp, Scalar, SumNorm, Tensor, TensorType,
+    UnaryOp, ValueId, eval::eval,
 };
 
 use super::lower;
@@ -47,6 +48,8 @@ fn interpret(p: &Program, dims: &[i64], inputs: &[Tensor]) -> Result<Vec<Tensor>
                     let bytes = b.bytes.eval(dims).unwrap() as usize;
                     interp::Arg::Window { buffer: place[&(3, b.slot)], bytes: 0..bytes }
                 }
+                // The interpreter is worker 0. What the memory holds must not matter: these bytes are NaN.
+                Arg::Scratch(bytes) => interp::Arg::buffer(memory.add(vec![0xff; *bytes as usize])),
                 Arg::Int(d) => interp::Arg::Int(d.eval(dims).unwrap()),
             })
             .collect();
@@ -119,16 +122,19 @@ impl Case {
             let v = self.random(ty.dtype, shape.iter().product());
             inputs.push(Tensor::from_scalars(ty.dtype, shape, v));
         }
-        let p = lower(&self.g, &Target::parse("x86_64", "generic").unwrap()).unwrap_or_else(|e| panic!("{e:?}"));
         let want = eval(&self.g, &self.dims, &inputs).unwrap();
-        let got = interpret(&p, &self.dims, &inputs).unwrap_or_else(|e| panic!("{e}\n{}", p.print()));
-        for (g, w) in got.iter().zip(&want) {
-            assert_eq!((g.dtype(), g.shape()), (w.dtype(), w.shape()));
-            let scale = w.iter().map(|v| v.to_f64().abs()).fold(1.0, f64::max);
-            for (i, (a, b)) in g.iter().zip(w.iter()).enumerate() {
-                let (a, b) = (a.to_f64(), b.to_f64());
-                let close = (a - b).abs() <= tolerance * scale || a == b || a.is_nan() && b.is_nan();
-                assert!(close, "element {i}: {a} for {b}\n{}", p.print());
+        // Tiles differ by the number of registers.
+        for target in ["x86_64", "aarch64"] {
+            let p = lower(&self.g, &Target::parse(target, "generic").unwrap()).unwrap_or_else(|e| panic!("{e:?}"));
+            let got = interpret(&p, &self.dims, &inputs).unwrap_or_else(|e| panic!("{e}\n{}", p.print()));
+            for (g, w) in got.iter().zip(&want) {
+                assert_eq!((g.dtype(), g.shape()), (w.dtype(), w.shape()));
+                let scale = w.iter().map(|v| v.to_f64().abs()).fold(1.0, f64::max);
+                for (i, (a, b)) in g.iter().zip(w.iter()).enumerate() {
+                    let (a, b) = (a.to_f64(), b.to_f64());
+                    let close = (a - b).abs() <= tolerance * scale || a == b || a.is_nan() && b.is_nan();
+                    assert!(close, "{target}: element {i}: {a} for {b}\n{}", p.print());
+                }
             }
         }
     }
@@ -287,6 +293,137 @@ fn matmuls_of_every_kind_and_tail() {
                 let scores = c.add(Op::MatMul { trans_b: true }, &[x, x]);
                 let mixed = c.add(Op::MatMul { trans_b: false }, &[scores, p]);
                 c.check(&[p, q, scores, mixed], tolerance);
+            }
+        }
+    }
+}
+
+/// Linear ops with every epilogue; rows, columns and k off every multiple.
+#[test]
+fn linears() {
+    for (a, b) in [(1, 1), (3, 2), (7, 5)] {
+        for (k, n) in [(1, 1), (9, 20), (16, 33), (450, 7)] {
+            for act in [None, Some(UnaryOp::Gelu), Some(UnaryOp::Relu)] {
+                for (bias, residual, norm) in
+                    [(false, false, false), (true, false, true), (true, true, false), (true, true, true)]
+                {
+                    let mut c = Case::new(a, b);
+                    let columns = n.to_string();
+                    let x = c.input(DType::F32, &["a", "b", &k.to_string()]);
+                    let mut operands = vec![x, c.constant(DType::F32, &[n, k])];
+                    if bias {
+                        operands.push(c.constant(DType::F32, &[n]));
+                    }
+                    if residual {
+                        operands.push(c.input(DType::F32, &["a", "b", &columns]));
+                    }
+                    if norm {
+                        operands.extend([c.constant(DType::F32, &[n]), c.constant(DType::F32, &[n])]);
+                    }
+                    let l = Linear { trans_b: true, bias, act, residual, norm: norm.then_some(1e-3) };
+                    let y = c.add(Op::Linear(l), &operands);
+                    // A norm of one column divides by the epsilon's root.
+                    c.check(&[y], if norm { 1e-3 } else { 1e-5 });
+                }
+            }
+        }
+    }
+}
+
+/// Linears over a concatenation of weights, a slice of columns, and a matrix known only at run time.
+#[test]
+fn linears_read_in_place() {
+    let mut c = Case::new(3, 2);
+    let x = c.input(DType::F32, &["a", "b", "12"]);
+    let parts =
+        [c.constant(DType::F32, &[12, 16]), c.constant(DType::F32, &[12, 32]), c.constant(DType::F32, &[12, 5])];
+    let w = c.add(Op::Concat { axis: 1 }, &parts);
+    let l = Linear::default();
+    let y = c.add(Op::Linear(l), &[x, w]);
+    let columns = c.add(Op::Slice { axis: 2, start: 5.into(), len: 12.into(), step: 1 }, &[y]);
+    let own = c.constant(DType::F32, &[12, 9]);
+    let z = c.add(Op::Linear(l), &[columns, own]);
+    let late = c.input(DType::F32, &["12", "b"]);
+    let u = c.add(Op::Linear(l), &[x, late]);
+    c.check(&[y, z, u], 1e-5);
+}
+
+#[test]
+fn attentions() {
+    // Queries and keys on both sides of a task's rows and a block's keys, heads on both sides of a register.
+    for (a, b) in [(1, 1), (2, 5), (3, 17)] {
+        for (queries, keys) in [("b", "b"), ("1", "b"), ("b", "140"), ("131", "3")] {
+            for (heads, d, e) in [(1, 4, 4), (2, 3, 6), (3, 16, 20)] {
+                for mask in
+                    [None, Some(["a", "1", "1", keys]), Some(["1", "1", queries, keys]), Some(["a", "1", queries, "1"])]
+                {
+                    let mut c = Case::new(a, b);
+                    let (hd, he) = ((heads * d).to_string(), (heads * e).to_string());
+                    let mut operands = vec![
+                        c.input(DType::F32, &["a", queries, &hd]),
+                        c.input(DType::F32, &["a", keys, &hd]),
+                        c.input(DType::F32, &["a", keys, &he]),
+                    ];
+                    operands.extend(mask.map(|m| c.input(DType::F32, &m)));
+                    let op = Attention { heads, scale: 0.4, mask: mask.is_some(), nan_to_zero: false };
+                    let y = c.add(Op::Attention(op), &operands);
+                    c.check(&[y], 1e-5);
+                }
+            }
+        }
+    }
+}
+
+/// Rows whose scores are all -∞, in the first block of keys or in all, with and without the guard.
+#[test]
+fn attentions_with_masked_rows() {
+    for nan_to_zero in [false, true] {
+        for masked in [3usize, 128, 130, 150] {
+            let mut c = Case::new(1, 2);
+            let x = c.input(DType::F32, &["1", "150", "8"]);
+            let mask = (0..150).map(|i| Scalar::Float(if i < masked { f64::NEG_INFINITY } else { 0.0 }));
+            let mask = Tensor::from_scalars(DType::F32, vec![1, 1, 1, 150], mask);
+            let mask = c.add(Op::Constant(mask), &[]);
+            let op = Attention { heads: 2, scale: 1.0, mask: true, nan_to_zero };
+            let y = c.add(Op::Attention(op), &[x, x, x, mask]);
+            c.check(&[y], 1e-5);
+        }
+    }
+}
+
+/// Attention over slices of one product, as merged queries, keys and values are.
+#[test]
+fn attention_reads_slices_in_place() {
+    let mut c = Case::new(2, 7);
+    let x = c.input(DType::F32, &["a", "b", "24"]);
+    let part = |c: &mut Case, i: i64| c.add(Op::Slice { axis: 2, start: (8 * i).into(), len: 8.into(), step: 1 }, &[x]);
+    let operands = [part(&mut c, 0), part(&mut c, 1), part(&mut c, 2)];
+    let y = c.add(Op::Attention(Attention { heads: 2, scale: 0.5, mask: false, nan_to_zero: false }), &operands);
+    c.check(&[y], 1e-5);
+}
+
+#[test]
+fn sums_and_norms() {
+    for (a, b) in [(1, 1), (3, 5)] {
+        for n in [1usize, 4, 18] {
+            for norm in [false, true] {
+                let mut c = Case::new(a, b);
+                let columns = n.to_string();
+                let (words, positions) = (c.constant(DType::F32, &[9, n]), c.constant(DType::F32, &[9, n]));
+                let (ids, own) = (c.input(DType::I64, &["a", "b"]), c.input(DType::I32, &["b"]));
+                let addends = [
+                    c.input(DType::F32, &["1", "b", &columns]),
+                    c.input(DType::F32, &["a", "1", "1"]),
+                    c.constant(DType::F32, &[n]),
+                ];
+                let mut operands = vec![words, ids, positions, own];
+                operands.extend(addends);
+                if norm {
+                    operands.extend([c.constant(DType::F32, &[n]), c.constant(DType::F32, &[n])]);
+                }
+                let s = SumNorm { tables: 2, addends: 3, norm: norm.then_some(1e-3) };
+                let y = c.add(Op::SumNorm(s), &operands);
+                c.check(&[y], if norm { 1e-3 } else { 1e-5 });
             }
         }
     }

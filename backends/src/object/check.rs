@@ -115,6 +115,7 @@ fn step(program: &Program, step: &Step) -> Result<(), Diag> {
             Arg::Input(n) => pointer && !written && *n < program.inputs.len(),
             Arg::Output(n) => pointer && *n < program.outputs.len(),
             Arg::Const(n) => pointer && !written && *n < program.consts.len(),
+            Arg::Scratch(_) => pointer,
             Arg::Int(d) => {
                 fits(program, d)?;
                 !pointer

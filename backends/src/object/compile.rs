@@ -4,15 +4,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bertc_ir::Diag;
-use cranelift_codegen::Context;
-use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::Function;
 use cranelift_codegen::isa::TargetIsa;
 use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget};
 
 use super::check::internal;
 use super::cpuid;
-use crate::emit::clif::emit_kernel;
+use crate::emit::clif::{self, emit_kernel};
 use crate::emit::driver;
 use crate::plan::Program;
 use crate::target::Target;
@@ -121,23 +119,8 @@ pub(crate) fn compile(items: Vec<Item>, isa: &dyn TargetIsa, listing: bool) -> R
 }
 
 fn compile_one(item: &Item, f: &Function, ordered: bool, isa: &dyn TargetIsa, listing: bool) -> Result<Code, Diag> {
-    let mut ctx = Context::for_function(f.clone());
-    ctx.set_disasm(listing);
     let failed = |e: &dyn std::fmt::Display| internal(format!("'{}' doesn't compile: {e}", item.name));
-    let mut plane = ControlPlane::default();
-    let in_order;
-    let code = if ordered {
-        // Without Cranelift's optimiser, which moves instructions and joins blocks.
-        ctx.verify_if(isa).map_err(|e| failed(&e))?;
-        ctx.compute_cfg();
-        ctx.compute_domtree();
-        let mut registers = regalloc2::Ctx::default();
-        let code = isa.compile_function(&ctx.func, &ctx.domtree, &mut registers, listing, &mut plane);
-        in_order = code.map_err(|e| failed(&e))?.apply_params(&ctx.func.params);
-        &in_order
-    } else {
-        ctx.compile(isa, &mut plane).map_err(|e| failed(&e.inner))?
-    };
+    let code = clif::compile(f, ordered, isa, listing).map_err(|e| failed(&e))?;
     // A function's own number only matters for references into itself, which nothing here makes.
     let this = FuncId::from_u32(0);
     let relocs: Vec<ModuleReloc> =

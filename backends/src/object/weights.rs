@@ -31,18 +31,21 @@ pub(crate) struct Layout {
 #[derive(PartialEq, Eq, Hash)]
 struct Key {
     hash: blake3::Hash,
-    len: usize,
+    len: u64,
     /// What a packed layout depends on beside the bytes.
-    packed: Option<(bool, DType, Vec<usize>)>,
+    packed: Option<(bool, Vec<(DType, Vec<usize>)>)>,
 }
 
 impl Key {
     fn new(c: &ConstData) -> Key {
+        let shapes = || c.parts.iter().map(|t| (t.dtype(), t.shape().to_vec())).collect();
         let packed = match c.layout {
             ConstLayout::Plain => None,
-            ConstLayout::Packed { trans } => Some((trans, c.tensor.dtype(), c.tensor.shape().to_vec())),
+            ConstLayout::Packed { trans } => Some((trans, shapes())),
         };
-        Key { hash: blake3::hash(c.tensor.bytes()), len: c.tensor.bytes().len(), packed }
+        let mut hash = blake3::Hasher::new();
+        c.parts.iter().for_each(|t| _ = hash.update(t.bytes()));
+        Key { len: hash.count(), hash: hash.finalize(), packed }
     }
 }
 
@@ -129,9 +132,10 @@ mod tests {
 
     #[test]
     fn equal_constants_share_aligned_bytes() {
-        let plain = |v: &[f32]| ConstData { tensor: Tensor::from_f32(vec![v.len()], v), layout: ConstLayout::Plain };
+        let plain =
+            |v: &[f32]| ConstData { parts: vec![Tensor::from_f32(vec![v.len()], v)], layout: ConstLayout::Plain };
         let packed = |v: &[f32]| ConstData {
-            tensor: Tensor::from_f32(vec![1, v.len()], v),
+            parts: vec![Tensor::from_f32(vec![1, v.len()], v)],
             layout: ConstLayout::Packed { trans: false },
         };
         let program = Program {

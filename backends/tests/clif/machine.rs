@@ -5,11 +5,10 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use bertc_backends::emit::clif::emit_kernel;
+use bertc_backends::emit::clif::{compile, emit_kernel};
 use bertc_backends::target::Target;
 use bertc_ir::kernel::Kernel;
-use cranelift_codegen::Context;
-use cranelift_module::{Linkage, Module, default_libcall_names};
+use cranelift_module::{Linkage, Module, ModuleReloc, default_libcall_names};
 use cranelift_object::{ObjectBuilder, ObjectModule};
 use object::{Object, ObjectSymbol};
 
@@ -43,7 +42,7 @@ impl Case {
 }
 
 /// Baseline, SSE4.1 without VEX, AVX2 with FMA, this machine, and AArch64.
-const TARGETS: &[(&str, &str)] = &[
+pub const TARGETS: &[(&str, &str)] = &[
     ("x86_64", "generic"),
     ("x86_64", "x86-64-v2"),
     ("x86_64", "x86-64-v3"),
@@ -57,13 +56,14 @@ pub fn object(kernels: &[&Kernel], target: &Target) -> Vec<u8> {
     let isa = target.isa().unwrap();
     let builder = ObjectBuilder::new(isa.clone(), "test", default_libcall_names()).unwrap();
     let mut module = ObjectModule::new(builder);
-    let mut context = Context::new();
     for (i, k) in kernels.iter().enumerate() {
         let func = emit_kernel(k, &*isa, target).unwrap();
         let id = module.declare_function(&format!("k{i}"), Linkage::Export, &func.signature).unwrap();
-        context.func = func;
-        module.define_function(id, &mut context).unwrap_or_else(|e| panic!("kernel '{}': {e:?}", k.name));
-        context.clear();
+        let code = compile(&func, k.ordered, &*isa, false).unwrap_or_else(|e| panic!("kernel '{}': {e:?}", k.name));
+        let align = u64::from(code.buffer.alignment);
+        let relocs: Vec<ModuleReloc> =
+            code.buffer.relocs().iter().map(|r| ModuleReloc::from_mach_reloc(r, &func, id)).collect();
+        module.define_function_bytes(id, align, code.buffer.data(), &relocs).unwrap();
     }
     module.finish().emit().unwrap()
 }
@@ -141,7 +141,8 @@ fn execute(dir: &Path, emulator: Option<&str>, input: Vec<u8>) -> Vec<u8> {
     out.stdout
 }
 
-fn run_on(target: &Target, cases: &[Case]) {
+/// Compiles and runs the cases on one target.
+pub fn run_on(target: &Target, cases: &[Case]) {
     let kernels: Vec<&Kernel> = cases.iter().map(|c| &c.kernel).collect();
     let bytes = object(&kernels, target);
     assert_eq!(undefined(&bytes), Vec::<String>::new(), "undefined symbols on {} {}", target.triple, target.cpu);

@@ -7,5 +7,6 @@ mod convert;
 mod machine;
 mod memory;
 mod objects;
+mod templates;
 mod value;
 mod vecmath;

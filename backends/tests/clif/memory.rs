@@ -1,7 +1,7 @@
 //! Loads and stores of every memory type, at odd addresses, up to the last byte of a buffer.
 
 use bertc_ir::DType;
-use bertc_ir::kernel::{Elem, Kernel, KernelBuilder};
+use bertc_ir::kernel::{Elem, Kernel, KernelBuilder, Place};
 use half::{bf16, f16};
 
 use crate::machine::{Arg, Case, Outcome, run_all};
@@ -161,6 +161,48 @@ fn addresses() {
                 assert_eq!(out, &input[at * d.size()..][..d.size()], "{d} at {at}");
             }
         }));
+    }
+    run_all(&cases);
+}
+
+/// Loads and stores of some lanes only, from an address; inactive lanes load 0, and their memory stays.
+#[test]
+fn active_lanes() {
+    let mut cases = Vec::new();
+    for (dtype, ordered) in [(DType::F32, false), (DType::F32, true), (DType::I16, true), (DType::Bool, false)] {
+        for n in [i64::MIN, -1, 0, 1, 2, 3, 4, 5, i64::MAX] {
+            let mut b = KernelBuilder::new(format!("active_{dtype}_{ordered}_{n}"));
+            if ordered {
+                b.keep_order();
+            }
+            let (x, all, some) = (b.input("x", dtype), b.output("all", dtype), b.output("some", dtype));
+            let n_reg = b.int_param("n");
+            let (zero, two) = (b.int(0), b.int(2));
+            let base = b.address(x, two, 1);
+            let at = Place { ptr: x, base: Some(base), index: zero, offset: -1, active: Some(n_reg) };
+            let v = b.load_at(at, 4);
+            b.store(all, zero, 0, v);
+            let full = b.load(x, two, 0, 4);
+            let base = b.address(some, zero, 0);
+            b.store_at(Place { ptr: some, base: Some(base), index: zero, offset: 1, active: Some(n_reg) }, full);
+            let size = dtype.size();
+            let input: Vec<u8> = (0..8 * size).map(|i| if dtype == DType::Bool { 1 } else { i as u8 + 1 }).collect();
+            let active = n.clamp(0, 4) as usize * size;
+            let mut want = vec![0; 4 * size];
+            want[..active].copy_from_slice(&input[2 * size..][..active]);
+            let mut kept = vec![0xa5; 6 * size];
+            kept[size..size + active].copy_from_slice(&input[2 * size..][..active]);
+            let args = vec![
+                Arg::Buffer(input),
+                Arg::Buffer(vec![0; 4 * size]),
+                Arg::Buffer(vec![0xa5; 6 * size]),
+                Arg::Int(n),
+            ];
+            cases.push(Case::new(b.finish(), args, move |o: &Outcome, _| {
+                assert_eq!(o.buffers[1], want, "load of {n} lanes of {dtype}");
+                assert_eq!(o.buffers[2], kept, "store of {n} lanes of {dtype}");
+            }));
+        }
     }
     run_all(&cases);
 }

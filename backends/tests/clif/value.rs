@@ -23,6 +23,7 @@ pub fn dtype(e: Elem) -> DType {
         Elem::I32 => DType::I32,
         Elem::I64 => DType::I64,
         Elem::Mask => DType::Bool,
+        Elem::Addr => unreachable!("addresses are no values"),
     }
 }
 
@@ -139,6 +140,7 @@ pub fn samples(e: Elem) -> Vec<V> {
         Elem::I32 => ints.iter().map(|&x| V::I32(x as i32)).collect(),
         Elem::I64 => ints.iter().map(|&x| V::I64(x)).collect(),
         Elem::Mask => vec![V::M(true), V::M(false)],
+        Elem::Addr => unreachable!("addresses are no values"),
     }
 }
 
@@ -281,6 +283,7 @@ pub fn convert(v: V, to: Elem, unsigned: bool) -> V {
                 Elem::I64 if unsigned => V::I64($x as u64 as i64),
                 Elem::I64 => V::I64($x as i64),
                 Elem::Mask => V::M($x != 0.0),
+                Elem::Addr => unreachable!("addresses are no values"),
             }
         };
     }
@@ -292,6 +295,7 @@ pub fn convert(v: V, to: Elem, unsigned: bool) -> V {
                 Elem::I32 => V::I32($x as i32),
                 Elem::I64 => V::I64($x as i64),
                 Elem::Mask => V::M($x != $zero),
+                Elem::Addr => unreachable!("addresses are no values"),
             }
         };
     }

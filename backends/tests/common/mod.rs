@@ -125,8 +125,8 @@ pub fn program(name: &str) -> Program {
     let table: Vec<f32> = (0..ROWS * K).map(|i| i as f32 * 0.25).collect();
     let matrix: Vec<f32> = (0..K * N).map(|i| (i % 7) as f32 - 3.0).collect();
     let consts = vec![
-        ConstData { tensor: Tensor::from_f32(vec![ROWS, K], &table), layout: ConstLayout::Plain },
-        ConstData { tensor: Tensor::from_f32(vec![K, N], &matrix), layout: ConstLayout::Packed { trans: false } },
+        ConstData { parts: vec![Tensor::from_f32(vec![ROWS, K], &table)], layout: ConstLayout::Plain },
+        ConstData { parts: vec![Tensor::from_f32(vec![K, N], &matrix)], layout: ConstLayout::Packed { trans: false } },
     ];
     let bytes = |per_row: usize| rows.mul(&Dim::constant(4 * per_row as i64)).unwrap();
     let buffers = vec![

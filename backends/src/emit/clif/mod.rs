@@ -11,11 +11,13 @@ mod round;
 
 use bertc_ir::Diag;
 use bertc_ir::kernel::{Block, Elem, Inst, Kernel, Param, Reg, RegType};
+use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
     AbiParam, BlockArg, ConstantData, Function, InstBuilder, MemFlagsData, Signature, Type, UserFuncName, Value, types,
 };
 use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::{CodegenResult, CompiledCode, Context};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
 use crate::target::Target;
@@ -46,6 +48,27 @@ pub fn emit_kernel(kernel: &Kernel, isa: &dyn TargetIsa, target: &Target) -> Res
     e.b.seal_all_blocks();
     e.b.finalize(isa.frontend_config());
     Ok(func)
+}
+
+/// Compiles a function to machine code. With `ordered` its instructions keep their order: Cranelift's optimiser, which
+/// moves them and joins blocks, doesn't run.
+///
+/// # Errors
+/// Cranelift refuses the function.
+pub fn compile(func: &Function, ordered: bool, isa: &dyn TargetIsa, listing: bool) -> CodegenResult<CompiledCode> {
+    let mut ctx = Context::for_function(func.clone());
+    ctx.set_disasm(listing);
+    let mut plane = ControlPlane::default();
+    if !ordered {
+        ctx.compile(isa, &mut plane).map_err(|e| e.inner)?;
+        return Ok(ctx.take_compiled_code().expect("just compiled"));
+    }
+    ctx.verify_if(isa)?;
+    ctx.compute_cfg();
+    ctx.compute_domtree();
+    let mut registers = regalloc2::Ctx::default();
+    let code = isa.compile_function(&ctx.func, &ctx.domtree, &mut registers, listing, &mut plane)?;
+    Ok(code.apply_params(&ctx.func.params))
 }
 
 /// What is known of a register beyond its value.

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
-use cranelift_codegen::ir::{Function, InstBuilder, Value};
+use cranelift_codegen::ir::{BlockArg, Function, InstBuilder, Value};
 
 use super::{Builder, Code, Driver, ERROR_TEXT, ERRORS};
 use crate::plan::ALIGN;
@@ -23,7 +23,8 @@ impl Driver<'_> {
             if let Some(bad) = self.out_of_range(c, &dims) {
                 return_zero_if(c, bad);
             }
-            let (_, size) = self.layout(c, &dims);
+            let workers = c.b.ins().uextend(I64, p[1]);
+            let (_, size) = self.layout(c, &dims, workers);
             c.b.ins().return_(&[size]);
         })
     }
@@ -42,7 +43,7 @@ impl Driver<'_> {
             if let Some(bad) = self.out_of_range(c, &dims) {
                 c.return_if(bad, Code::DimOutOfRange);
             }
-            self.check_parallel(c, parallel);
+            let workers = self.check_parallel(c, parallel);
             self.check_options(c, options);
             if let Some(f) = self.cpu_check {
                 let f = c.function(f, self.signature(&[], &[I32]));
@@ -55,7 +56,7 @@ impl Driver<'_> {
             let low = c.b.ins().band(ws, mask);
             let misaligned = c.cmp(IntCC::NotEqual, low, 0);
             c.return_if(misaligned, Code::WorkspaceMisaligned);
-            let (slots, size) = self.layout(c, &dims);
+            let (slots, size) = self.layout(c, &dims, workers);
             let small = c.b.ins().icmp(IntCC::UnsignedLessThan, bytes, size);
             c.return_if(small, Code::WorkspaceTooSmall);
 
@@ -160,8 +161,8 @@ impl Driver<'_> {
         bad
     }
 
-    /// Offset of each slot in the workspace, and the workspace's size.
-    fn layout(&self, c: &mut Builder<'_>, dims: &[Value]) -> (Vec<Value>, Value) {
+    /// Offset of each slot in the workspace and then of the scratch memory, and the workspace's size.
+    fn layout(&self, c: &mut Builder<'_>, dims: &[Value], workers: Value) -> (Vec<Value>, Value) {
         let mut end = c.int(self.header.size);
         let mut offsets = Vec::with_capacity(self.program.slots.len());
         for slot in &self.program.slots {
@@ -176,13 +177,19 @@ impl Driver<'_> {
             let size = c.b.ins().band(size, mask);
             end = c.b.ins().iadd(end, size);
         }
-        (offsets, end)
+        offsets.push(end);
+        // The number of workers has 32 bits, so the product has no more than 64.
+        let scratch = c.int(self.program.scratch_bytes() as i64);
+        let scratch = c.b.ins().imul(scratch, workers);
+        (offsets, c.b.ins().iadd(end, scratch))
     }
 
-    /// NULL, or at least one worker, nothing in `reserved`, and a function.
-    fn check_parallel(&self, c: &mut Builder<'_>, parallel: Value) {
+    /// NULL, or at least one worker, nothing in `reserved`, and a function. The number of workers.
+    fn check_parallel(&self, c: &mut Builder<'_>, parallel: Value) -> Value {
         let (given, next) = (c.b.create_block(), c.b.create_block());
-        c.b.ins().brif(parallel, given, &[], next, &[]);
+        let number = c.b.append_block_param(next, I64);
+        let one = c.int(1);
+        c.b.ins().brif(parallel, given, &[], next, &[BlockArg::Value(one)]);
         c.b.switch_to_block(given);
         let workers = c.load(I32, parallel, 8);
         let none = c.cmp(IntCC::Equal, workers, 0);
@@ -193,8 +200,10 @@ impl Driver<'_> {
         let bad = c.b.ins().bor(none, reserved);
         let bad = c.b.ins().bor(bad, function);
         c.return_if(bad, Code::BadParallel);
-        c.b.ins().jump(next, &[]);
+        let workers = c.b.ins().uextend(I64, workers);
+        c.b.ins().jump(next, &[BlockArg::Value(workers)]);
         c.b.switch_to_block(next);
+        number
     }
 
     /// NULL, or a struct of at least today's size without unknown flags.

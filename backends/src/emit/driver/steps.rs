@@ -76,6 +76,7 @@ impl Driver<'_> {
                     let base = weights.expect("the address of the constants");
                     c.offset(base, self.consts[*n] as i64)
                 }
+                Arg::Scratch(_) => c.load(I64, ws, h.slots + 8 * self.program.slots.len() as i32),
                 Arg::Int(d) => c.eval(d, &mut dim),
             };
             // args[0] is the address of the flag, which `run` has written.

@@ -1,0 +1,203 @@
+//! Lowering of the fused ops: operands become views, so that slices, reshapes and concatenated weights cost nothing.
+
+use bertc_ir::{Attention, DType, Diag, Dim, Linear, Op, SumNorm, ValueId};
+
+use super::ctx::Ctx;
+use super::gemm::{self, gemm};
+use super::matmul::{self, Shape};
+use super::nest::strides;
+use super::norm::Norm;
+use super::sum_norm::{Term, sum_norm};
+use super::{Lowering, attention};
+use crate::plan::{Arg, ConstLayout};
+
+/// Rows in memory that need not be dense.
+struct Rows {
+    arg: Arg,
+    start: Dim,
+    stride: Dim,
+}
+
+impl Lowering<'_> {
+    /// Whether a slice is read in place by everything that uses it: it takes columns, and its users take rows at any
+    /// distance.
+    pub(super) fn is_view(&self, v: ValueId) -> bool {
+        let Op::Slice { axis, step: 1, .. } = self.g.op(v) else { return false };
+        let columns = *axis + 1 == self.g.ty(v).rank();
+        let output = self.g.outputs().iter().any(|o| o.value == v);
+        columns
+            && !output
+            && self.g.users(v).iter().all(|&u| match self.g.op(u) {
+                Op::Attention(_) => !self.g.operands(u)[3..].contains(&v),
+                Op::Linear(_) => !self.g.operands(u)[1..].contains(&v),
+                _ => false,
+            })
+    }
+
+    /// Whether a concatenation of constants is only ever a packed matrix.
+    pub(super) fn is_packed_concat(&self, v: ValueId) -> bool {
+        let Op::Concat { .. } = self.g.op(v) else { return false };
+        let users = self.g.users(v);
+        self.parts(v).is_some()
+            && !users.is_empty()
+            && users.iter().all(|&u| {
+                let linear =
+                    matches!(self.g.op(u), Op::Linear(l) if self.concat_axis(v) == Some(usize::from(!l.trans_b)));
+                linear && self.g.operands(u).iter().enumerate().all(|(i, &o)| o != v || i == 1)
+            })
+            && !self.g.outputs().iter().any(|o| o.value == v)
+    }
+
+    fn concat_axis(&self, v: ValueId) -> Option<usize> {
+        if let Op::Concat { axis } = self.g.op(v) { Some(*axis) } else { None }
+    }
+
+    /// The constants that a value is the concatenation of, whole panels each but the last one.
+    pub(super) fn parts(&self, v: ValueId) -> Option<Vec<ValueId>> {
+        let axis = self.concat_axis(v)?;
+        let parts = self.g.operands(v).to_vec();
+        let whole = |&p: &ValueId| self.g.ty(p).shape[axis].as_const().is_some_and(|n| n % matmul::PANEL == 0);
+        let constant = parts.iter().all(|&p| self.g.as_const(p).is_some());
+        (constant && parts[..parts.len() - 1].iter().all(whole)).then_some(parts)
+    }
+
+    /// A value's rows along its last dim.
+    fn rows_of(&mut self, v: ValueId) -> Rows {
+        let last = |s: &Self, v: ValueId| s.g.ty(v).shape.last().cloned().unwrap_or_else(|| 1.into());
+        if self.is_view(v)
+            && let Op::Slice { start, .. } = self.g.op(v).clone()
+        {
+            let source = self.g.operands(v)[0];
+            let stride = last(self, source);
+            return Rows { arg: self.arg(source), start, stride };
+        }
+        let stride = last(self, v);
+        Rows { arg: self.arg(v), start: 0.into(), stride }
+    }
+
+    pub(super) fn linear(&mut self, v: ValueId, l: Linear) -> Result<(), Diag> {
+        let node = self.g.node(v).clone();
+        let overflow = self.overflow(v);
+        let operand = |at: Option<usize>| at.map(|i| node.operands[i]);
+        let (ta, n) = (self.g.ty(node.operands[0]).clone(), node.ty.shape[node.ty.rank() - 1].clone());
+        let lead = Dim::product(&ta.shape[..ta.rank() - 1]).ok_or_else(|| overflow.clone())?;
+        let shape = Shape { batch: 1.into(), m: lead, k: ta.shape[ta.rank() - 1].clone(), n };
+        let b = node.operands[1];
+        let b = match self.matrix_constant(b, l.trans_b) {
+            Some(c) => Arg::Const(c),
+            None => self.pack(v, b, &shape, l.trans_b, DType::F32)?,
+        };
+        let a = self.rows_of(node.operands[0]);
+        let bias = operand(l.bias_at()).map(|o| self.arg(o));
+        let residual = operand(l.residual_at()).map(|o| self.arg(o));
+        let norm = l.gamma_at().map(|i| [self.arg(node.operands[i]), self.arg(node.operands[i + 1])]);
+        let y = self.define(v)?;
+        let spec = gemm::Spec {
+            shape: &shape,
+            shared: true,
+            row_stride: a.stride,
+            dtype: DType::F32,
+            act: l.act,
+            norm: l.norm,
+        };
+        let mut c = Ctx::new("linear");
+        let args = gemm::Args { a: (a.arg, a.start), b, bias, residual, norm, y };
+        let tasks = gemm(&mut c, self.tile, &spec, args);
+        self.step(v, c, tasks)
+    }
+
+    /// The packed constant of a matrix that is constant, or a concatenation of constants.
+    fn matrix_constant(&mut self, b: ValueId, trans: bool) -> Option<usize> {
+        if self.is_packed_concat(b) {
+            return Some(self.constant(b, ConstLayout::Packed { trans }));
+        }
+        let root = self.roots[&b];
+        let same = self.g.ty(root).shape == self.g.ty(b).shape;
+        (same && self.g.as_const(root).is_some()).then(|| self.constant(root, ConstLayout::Packed { trans }))
+    }
+
+    pub(super) fn attention(&mut self, v: ValueId, a: Attention) -> Result<(), Diag> {
+        let node = self.g.node(v).clone();
+        let [q, k, value] = [node.operands[0], node.operands[1], node.operands[2]];
+        let dims = |s: &Self, v: ValueId| s.g.ty(v).shape.clone();
+        let (tq, tk, tv) = (dims(self, q), dims(self, k), dims(self, value));
+        let per_head = |d: &Dim| d.as_const().map(|n| Dim::constant(n / a.heads as i64));
+        let (Some(head), Some(value_head)) = (per_head(&tq[2]), per_head(&tv[2])) else {
+            return Err(Diag::new("'attention' needs heads of a constant size").at(node.loc));
+        };
+        let spec = attention::Spec {
+            batch: tq[0].clone(),
+            queries: tq[1].clone(),
+            keys: tk[1].clone(),
+            heads: a.heads as i64,
+            head,
+            value_head,
+            scale: a.scale,
+            nan_to_zero: a.nan_to_zero,
+        };
+        let heads = |s: &mut Self, v: ValueId| {
+            let r = s.rows_of(v);
+            attention::Heads { arg: r.arg, start: r.start, stride: r.stride }
+        };
+        let (q, k, value) = (heads(self, q), heads(self, k), heads(self, value));
+        let mask = match node.operands.get(3).filter(|_| a.mask) {
+            None => None,
+            Some(&m) => {
+                let shape = dims(self, m);
+                let own = strides(&shape).ok_or_else(|| self.overflow(v))?;
+                let one = Dim::constant(1);
+                let mut at = own.into_iter().zip(&shape).map(|(s, d)| if *d == one { 0.into() } else { s });
+                let mut next = || at.next().unwrap_or_else(|| 0.into());
+                Some(attention::Mask { arg: self.arg(m), strides: [next(), next(), next(), next()] })
+            }
+        };
+        let y = self.define(v)?;
+        let mut c = Ctx::new("attention");
+        let args = attention::Args { q, k, v: value, mask, y };
+        let tasks = attention::attention(&mut c, self.tile, &spec, args);
+        self.step(v, c, tasks)
+    }
+
+    pub(super) fn sum_norm(&mut self, v: ValueId, s: SumNorm) -> Result<(), Diag> {
+        let node = self.g.node(v).clone();
+        let overflow = self.overflow(v);
+        let (n, lead) = node.ty.shape.split_last().ok_or_else(|| overflow.clone())?;
+        let one = Dim::constant(1);
+        let mut c = Ctx::new("sum_norm");
+        // Strides of a shape that broadcasts to the leading dims, times `unit`.
+        let leading = |shape: &[Dim], unit: &Dim| -> Option<Vec<Dim>> {
+            let own = strides(shape)?;
+            let skip = lead.len() - shape.len();
+            (0..lead.len())
+                .map(|i| match i.checked_sub(skip) {
+                    Some(j) if shape[j] != one => own[j].mul(unit),
+                    _ => Some(0.into()),
+                })
+                .collect()
+        };
+        let mut terms = Vec::new();
+        for pair in node.operands[..s.addends_at()].chunks(2) {
+            let (table, ids) = (self.g.ty(pair[0]).clone(), self.g.ty(pair[1]).clone());
+            let strides = leading(&ids.shape, &one).ok_or_else(|| overflow.clone())?;
+            let (t, i) = (self.arg(pair[0]), self.arg(pair[1]));
+            let ptr = c.input(t, DType::F32);
+            let repeated = table.shape[1] == one && *n != one;
+            terms.push(Term { ptr, ids: Some((c.input(i, ids.dtype), table.shape[0].clone())), strides, repeated });
+        }
+        for &o in &node.operands[s.addends_at()..s.addends_at() + s.addends] {
+            let shape = self.g.ty(o).shape.clone();
+            let (last, rest) = shape.split_last().map_or((&one, &[][..]), |(l, r)| (l, r));
+            let strides = leading(rest, last).ok_or_else(|| overflow.clone())?;
+            let arg = self.arg(o);
+            terms.push(Term { ptr: c.input(arg, DType::F32), ids: None, strides, repeated: *last == one && *n != one });
+        }
+        let norm = s.gamma_at().zip(s.norm).map(|(i, eps)| {
+            let [gamma, beta] = [i, i + 1].map(|i| self.arg(node.operands[i]));
+            Norm { gamma: c.input(gamma, DType::F32), beta: c.input(beta, DType::F32), eps }
+        });
+        let y = self.define(v)?;
+        let y = c.output(y, DType::F32);
+        let tasks = sum_norm(&mut c, self.tile.lanes, lead, n, &terms, norm.as_ref(), y);
+        self.step(v, c, tasks)
+    }
+}

@@ -1,0 +1,141 @@
+//! The innermost loop of every product: a tile of registers accumulates over k.
+
+use bertc_ir::Dim;
+use bertc_ir::kernel::{Elem, Place, Reg};
+
+use super::ctx::Ctx;
+use super::gemm::Tile;
+use super::nest::fold_over;
+
+/// An address and a constant number of elements from there.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot {
+    /// An address in the operand's buffer.
+    pub base: Reg,
+    /// Elements behind it.
+    pub offset: i64,
+}
+
+/// Left operand: element (r, k) is `k` elements behind `rows[r]`.
+pub struct Left {
+    /// Its buffer.
+    pub ptr: usize,
+    /// Where each row begins.
+    pub rows: Vec<Spot>,
+}
+
+/// Right operand: register v of row k is `k·stride` elements behind `vectors[v]`.
+pub struct Right {
+    /// Its buffer.
+    pub ptr: usize,
+    /// Where each register of a row begins.
+    pub vectors: Vec<Spot>,
+    /// Elements between rows.
+    pub stride: Dim,
+}
+
+/// The range of k.
+#[derive(Clone, Copy, Debug)]
+pub struct Range {
+    /// First k.
+    pub lo: Reg,
+    /// End of the last whole pass of the unrolled loop; `None` if that is `hi`.
+    pub whole: Option<Reg>,
+    /// End.
+    pub hi: Reg,
+}
+
+/// Adds Σ a(r, k)·b(k, v) to each of `init`, row by row, in ascending order of k.
+pub fn accumulate(c: &mut Ctx, tile: &Tile, a: &Left, b: &Right, k: Range, init: Vec<Reg>) -> Vec<Reg> {
+    let lanes = i64::from(tile.lanes);
+    let elem = c.b.ty(init[0]).elem;
+    // The rows of an unrolled pass lie at constant offsets only if their distance is constant.
+    let stride = b.stride.as_const().filter(|s| (0..1 << 24).contains(s));
+    let unroll = if stride.is_some() { tile.unroll } else { 1 };
+    let pass = |c: &mut Ctx, unroll: i64, i: Reg, carried: &[Reg]| {
+        let (at, mut acc) = (carried[0], carried[1..].to_vec());
+        let element =
+            |s: Spot, u: i64| Place { ptr: a.ptr, base: Some(s.base), index: i, offset: s.offset + u, active: None };
+        let ahead: Vec<Reg> = match tile.spread && lanes > 1 && unroll == lanes {
+            true => a.rows.iter().map(|&s| c.b.load_at(element(s, 0), tile.lanes)).collect(),
+            false => Vec::new(),
+        };
+        for u in 0..unroll {
+            let row: Vec<Reg> = b
+                .vectors
+                .iter()
+                .map(|s| {
+                    let offset = s.offset + u * stride.unwrap_or(0);
+                    c.b.load_at(Place { ptr: b.ptr, base: Some(s.base), index: at, offset, active: None }, tile.lanes)
+                })
+                .collect();
+            for (r, acc) in acc.chunks_mut(row.len()).enumerate() {
+                let x = match ahead.get(r) {
+                    Some(&x) => c.b.extract(x, u as u8),
+                    None => c.b.load_at(element(a.rows[r], u), 1),
+                };
+                let x = c.b.splat(x, tile.lanes);
+                for (&b, acc) in row.iter().zip(acc) {
+                    *acc = multiply_add(c, elem, x, b, *acc);
+                }
+            }
+        }
+        let mut next = vec![match stride {
+            Some(s) => {
+                let step = c.b.int(unroll * s);
+                c.b.add(at, step)
+            }
+            None => {
+                let step = c.dim(&b.stride);
+                c.b.add(at, step)
+            }
+        }];
+        next.extend(acc);
+        next
+    };
+    let zero = c.b.int(0);
+    let mut carried = vec![c.mul_add(zero, k.lo, &b.stride)];
+    carried.extend(init);
+    if unroll == 1 {
+        carried = fold_over(c, k.lo, k.hi, 1, &carried, |c, i, x| pass(c, 1, i, x));
+    } else {
+        carried = fold_over(c, k.lo, k.whole.unwrap_or(k.hi), unroll, &carried, |c, i, x| pass(c, unroll, i, x));
+        if let Some(whole) = k.whole {
+            carried = fold_over(c, whole, k.hi, 1, &carried, |c, i, x| pass(c, 1, i, x));
+        }
+    }
+    carried.split_off(1)
+}
+
+fn multiply_add(c: &mut Ctx, elem: Elem, a: Reg, b: Reg, acc: Reg) -> Reg {
+    if elem == Elem::F32 {
+        return c.b.fma(a, b, acc);
+    }
+    let p = c.b.mul(a, b);
+    c.b.add(acc, p)
+}
+
+/// Where `rows` rows, `stride` elements apart, begin from element `start` of a buffer on.
+pub fn row_spots(c: &mut Ctx, ptr: usize, start: Reg, stride: &Dim, rows: i64) -> Vec<Spot> {
+    if let Some(s) = stride.as_const().filter(|s| (0..1 << 24).contains(s)) {
+        let base = c.b.address(ptr, start, 0);
+        return (0..rows).map(|r| Spot { base, offset: r * s }).collect();
+    }
+    let stride = c.dim(stride);
+    let mut at = start;
+    let mut out = Vec::new();
+    for r in 0..rows {
+        if r > 0 {
+            at = c.b.add(at, stride);
+        }
+        out.push(Spot { base: c.b.address(ptr, at, 0), offset: 0 });
+    }
+    out
+}
+
+/// `lo` and as many whole passes of `unroll` (a power of two) as fit below `hi`.
+pub fn whole_passes(c: &mut Ctx, lo: Reg, hi: Reg, unroll: i64) -> Reg {
+    let (n, mask) = (c.b.sub(hi, lo), c.b.int(-unroll));
+    let n = c.b.bin(bertc_ir::kernel::Bin::And, n, mask);
+    c.b.add(lo, n)
+}

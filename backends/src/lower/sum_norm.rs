@@ -1,0 +1,80 @@
+//! Sums of table rows and tensors, layer-normalised if asked for: embeddings and what follows a residual elsewhere.
+
+use bertc_ir::Dim;
+use bertc_ir::kernel::{Elem, Reg};
+
+use super::ctx::Ctx;
+use super::gather::checked_index;
+use super::nest::{loop_over, rows_per_task};
+use super::norm::{Norm, Row};
+
+type Tasks = Option<Vec<(Dim, i64)>>;
+
+/// A term of the sum, in rows along the result's last dim.
+pub struct Term {
+    /// Parameter number of the f32 elements.
+    pub ptr: usize,
+    /// Parameter number of the ids that choose the row, and the number of rows.
+    pub ids: Option<(usize, Dim)>,
+    /// Stride of each leading dim of the result, in ids or else in elements; 0 repeats.
+    pub strides: Vec<Dim>,
+    /// Whether one element stands for a whole row.
+    pub repeated: bool,
+}
+
+/// Where a term's row begins, or its value for the whole row.
+enum Source {
+    Memory(usize, Reg),
+    Value(Reg),
+}
+
+/// Builds `y = norm(Σ terms)` over a result of shape `lead` × `n`; `None` on overflow.
+pub fn sum_norm(c: &mut Ctx, lanes: u8, lead: &[Dim], n: &Dim, terms: &[Term], norm: Option<&Norm>, y: usize) -> Tasks {
+    c.b.keep_order();
+    let total = Dim::product(lead)?;
+    let per_task = rows_per_task(n);
+    let t = c.b.task();
+    let (lo, hi) = c.chunk(t, &total, per_task);
+    let length = c.dim(n);
+    loop_over(c, lo, hi, 1, |c, r| {
+        let zero = c.b.int(0);
+        let coords = if lead.is_empty() { Vec::new() } else { c.coords(r, lead) };
+        let sources: Vec<Source> = terms
+            .iter()
+            .map(|t| {
+                let mut at = zero;
+                for (x, s) in coords.iter().zip(&t.strides) {
+                    at = c.mul_add(at, *x, s);
+                }
+                if let Some((ids, rows)) = &t.ids {
+                    let id = checked_index(c, *ids, at, 0, rows);
+                    at = c.mul_add(zero, id, n);
+                }
+                if t.repeated {
+                    Source::Value(c.b.load(t.ptr, at, 0, 1))
+                } else {
+                    Source::Memory(t.ptr, c.b.address(t.ptr, at, 0))
+                }
+            })
+            .collect();
+        let offset = c.mul_add(zero, r, n);
+        let to = c.b.address(y, offset, 0);
+        let row = Row { lo: zero, hi: length, len: n, lanes };
+        row.each(c, |c, i, lanes| {
+            let mut sum: Option<Reg> = None;
+            for s in &sources {
+                let x = match s {
+                    Source::Memory(ptr, base) => c.load_from(*ptr, *base, i, lanes),
+                    Source::Value(v) => c.b.splat(*v, lanes),
+                };
+                sum = Some(sum.map_or(x, |s| c.b.add(s, x)));
+            }
+            let sum = sum.unwrap_or_else(|| c.imm(Elem::F32, lanes, 0.0));
+            c.store_from(y, to, i, sum);
+        });
+        if let Some(norm) = norm {
+            norm.apply(c, &row, y, offset);
+        }
+    });
+    Some(vec![(total, per_task)])
+}
