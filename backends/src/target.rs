@@ -106,9 +106,26 @@ const A64_CPUS: &[(&str, &[&str])] = &[
     ("apple-m4", &["dotprod", "i8mm"]),
 ];
 
+/// What makes machine code of kernels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Emitter {
+    /// Emitters with the widest registers of the target; Cranelift where there is none and for what is generic.
+    #[default]
+    Auto,
+    /// Cranelift only, with registers of 128 bits.
+    Clif,
+}
+
+impl Emitter {
+    /// Every emitter with its name.
+    pub const ALL: [(&str, Emitter); 2] = [("auto", Emitter::Auto), ("clif", Emitter::Clif)];
+}
+
 /// A machine to compile for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Target {
+    /// What makes machine code of kernels.
+    pub emitter: Emitter,
     /// Architecture, operating system, object format.
     pub triple: Triple,
     /// Name of the CPU as given, `native` included.
@@ -127,7 +144,7 @@ impl Target {
             Architecture::X86_64 => x86_features(&triple, cpu)?,
             _ => a64_features(&triple, cpu)?,
         };
-        Ok(Target { triple, cpu: cpu.to_string(), features })
+        Ok(Target { emitter: Emitter::Auto, triple, cpu: cpu.to_string(), features })
     }
 
     /// Cranelift's code generator for this target.

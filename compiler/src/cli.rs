@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use bertc_backends::target::Emitter;
 use bertc_ir::Diag;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
@@ -10,7 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::demo::{self, DemoOptions};
 use crate::emit::{self, Job};
 use crate::inspect;
-use crate::options::{CompileOptions, DEFAULT_OPT_LEVEL, Emit, parse_dim, parse_opt_level, parse_shape};
+use crate::options::{CompileOptions, DEFAULT_OPT_LEVEL, Emit, parse_dim, parse_emitter, parse_opt_level, parse_shape};
 use crate::report::{Level, show};
 use crate::run::{self, RunOptions};
 
@@ -64,6 +65,9 @@ struct TuneArgs {
     /// Optimise: 0 lowers only, 1 simplifies, 2 and 3 also fuse and tune as far as passes exist
     #[arg(short = 'O', value_name = "LEVEL", value_parser = parse_opt_level, default_value_t = DEFAULT_OPT_LEVEL)]
     opt_level: u8,
+    /// What makes machine code of kernels: auto (the widest registers of the CPU), clif (Cranelift, 128 bits)
+    #[arg(long, value_name = "EMITTER", value_parser = parse_emitter, default_value = "auto")]
+    emitter: Emitter,
     /// Verify the tensor IR after each pass
     #[arg(long)]
     verify_each: bool,
@@ -129,6 +133,7 @@ impl TuneArgs {
     fn options(self) -> CompileOptions {
         CompileOptions {
             opt_level: self.opt_level,
+            emitter: self.emitter,
             verify_each: self.verify_each,
             dims: self.dims.dims,
             shapes: self.dims.shapes,

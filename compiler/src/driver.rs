@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bertc_backends::object::{EmitOptions, ObjectStats};
 use bertc_backends::plan::Program;
-use bertc_backends::target::Target;
+use bertc_backends::target::{Emitter, Target};
 use bertc_backends::{header, lower, object};
 use bertc_ir::text::PrintOptions;
 use bertc_ir::{Diag, Graph, Op};
@@ -52,7 +52,8 @@ pub struct Compiled {
 /// An unknown target, or everything that is wrong with the model.
 pub fn front(path: &Path, options: &CompileOptions, progress: &mut Progress) -> Result<Front, Vec<Diag>> {
     let one = |d: Diag| vec![d];
-    let target = Target::parse(&options.target, &options.cpu).map_err(one)?;
+    let mut target = Target::parse(&options.target, &options.cpu).map_err(one)?;
+    target.emitter = options.emitter;
     check_file(path).map_err(one)?;
     let import = ImportOptions { dims: options.dims.clone(), shapes: options.shapes.clone() };
     let imported = progress.phase(Phase::Import, || onnx::import(path, &import))?;
@@ -187,7 +188,7 @@ fn hash(path: &Path, graph: &Graph, target: &Target, o: &CompileOptions) -> Resu
     for text in [&o.name, &target.triple.to_string(), &target.cpu] {
         part(text.as_bytes());
     }
-    part(&[o.opt_level]);
+    part(&[o.opt_level, u8::from(target.emitter == Emitter::Clif)]);
     part(format!("{:?}", o.dims).as_bytes());
     part(format!("{:?}", o.shapes).as_bytes());
     let unreadable = |e: std::io::Error| Diag::new(format!("can't read '{}': {e}", path.display()));

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use bertc_backends::target::Emitter;
 use bertc_ir::Diag;
 
 /// Options of [`compile`](crate::compile).
@@ -13,6 +14,8 @@ pub struct CompileOptions {
     pub target: String,
     /// `generic`, `native`, or a CPU's name.
     pub cpu: String,
+    /// What makes machine code of kernels.
+    pub emitter: Emitter,
     /// Ranges of symbolic dims: name, smallest, largest. Equal ends pin the dim.
     pub dims: Vec<(String, i64, i64)>,
     /// Shapes of inputs, all dims pinned.
@@ -30,6 +33,7 @@ impl Default for CompileOptions {
             opt_level: DEFAULT_OPT_LEVEL,
             target: target_lexicon::HOST.to_string(),
             cpu: "generic".into(),
+            emitter: Emitter::Auto,
             dims: Vec::new(),
             shapes: Vec::new(),
             name: "bert".into(),
@@ -95,6 +99,15 @@ pub fn parse_opt_level(s: &str) -> Result<u8, String> {
         "3" => Ok(3),
         _ => Err("expected -O0, -O1, -O2 or -O3".into()),
     }
+}
+
+/// Parses an emitter's name.
+///
+/// # Errors
+/// Another name.
+pub fn parse_emitter(s: &str) -> Result<Emitter, String> {
+    let found = Emitter::ALL.into_iter().find(|&(name, _)| name == s);
+    found.map(|(_, e)| e).ok_or_else(|| "expected auto or clif".into())
 }
 
 /// Parses `seq=1..512` (both ends included) or `seq=128`.

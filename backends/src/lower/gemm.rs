@@ -14,8 +14,9 @@ use super::matmul::{PANEL, Shape, packed_dtype};
 use super::micro::{self, Left, Range, Right, Spot, row_spots, whole_passes};
 use super::nest::{loop_over, when};
 use super::norm::{Norm, Row};
+use crate::emit::x86;
 use crate::plan::Arg;
-use crate::target::Target;
+use crate::target::{Emitter, Target};
 
 type Tasks = Option<Vec<(Dim, i64)>>;
 
@@ -41,6 +42,14 @@ impl Tile {
     /// The tile that fills a target's registers: the accumulators, one k of the right operand, and an element of the
     /// left one.
     pub fn for_target(target: &Target) -> Tile {
+        if target.emitter == Emitter::Auto && x86::supports(target) {
+            return Tile { lanes: 16, rows: 8, vectors: 2, unroll: 4, spread: false, block_k: 1 << 20 };
+        }
+        Tile::narrow(target)
+    }
+
+    /// The tile of 128-bit code, which every target and element type has.
+    pub fn narrow(target: &Target) -> Tile {
         if target.vector_registers() >= 32 {
             Tile { lanes: 4, rows: 4, vectors: 4, unroll: 4, spread: true, block_k: 448 }
         } else {

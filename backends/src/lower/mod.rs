@@ -38,10 +38,11 @@ pub const LANES: u8 = 4;
 /// # Errors
 /// All ops that compiled code doesn't support, and sizes that don't fit 64 bits.
 pub fn lower(graph: &Graph, target: &Target) -> Result<Program, Vec<Diag>> {
-    let tile = Tile::for_target(target);
+    let (tile, narrow) = (Tile::for_target(target), Tile::narrow(target));
     let l = Lowering {
         g: graph,
         tile,
+        narrow,
         roots: BTreeMap::new(),
         homes: BTreeMap::new(),
         temps: Vec::new(),
@@ -64,6 +65,8 @@ enum Home {
 struct Lowering<'a> {
     g: &'a Graph,
     tile: Tile,
+    /// For element types that wide code doesn't have.
+    narrow: Tile,
     /// The value whose memory a value shares: itself, or the source of its reshapes.
     roots: BTreeMap<ValueId, ValueId>,
     homes: BTreeMap<ValueId, Home>,
@@ -498,7 +501,8 @@ impl Lowering<'_> {
         let spec = gemm::Spec { shape: &s, shared, row_stride, dtype, act: None, norm: None };
         let a = (left, Dim::constant(0));
         let args = gemm::Args { a, b: right, bias: None, residual: None, norm: None, y };
-        let tasks = gemm::gemm(&mut c, self.tile, &spec, args);
+        let tile = if dtype == DType::F32 { self.tile } else { self.narrow };
+        let tasks = gemm::gemm(&mut c, tile, &spec, args);
         self.step(v, c, tasks)
     }
 }

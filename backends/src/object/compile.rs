@@ -11,7 +11,7 @@ use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget};
 use super::check::internal;
 use super::cpuid;
 use crate::emit::clif::{self, emit_kernel};
-use crate::emit::driver;
+use crate::emit::{driver, x86};
 use crate::plan::Program;
 use crate::target::Target;
 
@@ -37,7 +37,12 @@ pub(crate) enum Body {
         ordered: bool,
     },
     /// Already machine code.
-    Bytes(Vec<u8>),
+    Bytes {
+        /// Its bytes, without references to anything.
+        code: Vec<u8>,
+        /// Alignment in bytes.
+        align: u64,
+    },
 }
 
 /// Machine code of a function.
@@ -59,7 +64,13 @@ pub(crate) fn functions(
     isa: &dyn TargetIsa,
     consts: &[u64],
 ) -> Result<Vec<Item>, Vec<Diag>> {
-    let bodies = parallel(&program.kernels, |k| emit_kernel(k, isa, target));
+    let bodies = parallel(&program.kernels, |k| {
+        // Cranelift has no registers of more than 128 bits.
+        if k.regs.iter().any(|r| r.lanes > 4) {
+            return Ok(Body::Bytes { code: x86::emit_kernel(k, target)?, align: x86::ALIGN });
+        }
+        Ok(Body::Clif { func: Box::new(emit_kernel(k, isa, target)?), ordered: k.ordered })
+    });
     let mut items = Vec::new();
     let mut errors = Vec::new();
     let mut names = std::collections::BTreeSet::new();
@@ -70,12 +81,7 @@ pub(crate) fn functions(
             name = (2..).map(|i| format!("{name}_{i}")).find(|n| names.insert(n.clone())).expect("a free name");
         }
         match body {
-            Ok(f) => items.push(Item {
-                name,
-                export: false,
-                kernel: true,
-                body: Body::Clif { func: Box::new(f), ordered: k.ordered },
-            }),
+            Ok(body) => items.push(Item { name, export: false, kernel: true, body }),
             Err(d) => errors.push(d),
         }
     }
@@ -85,7 +91,7 @@ pub(crate) fn functions(
     let mut cpu_check = None;
     let features = target.required_x86_features();
     if !features.is_empty() {
-        let body = Body::Bytes(cpuid::check_function(&features).map_err(|d| vec![d])?);
+        let body = Body::Bytes { code: cpuid::check_function(&features).map_err(|d| vec![d])?, align: 16 };
         cpu_check = Some(items.len());
         items.push(Item { name: format!("{}_cpu_check", program.name), export: false, kernel: false, body });
     }
@@ -104,7 +110,12 @@ pub(crate) fn functions(
 /// Compiles all functions, in the order given.
 pub(crate) fn compile(items: Vec<Item>, isa: &dyn TargetIsa, listing: bool) -> Result<Vec<(Item, Code)>, Vec<Diag>> {
     let codes = parallel(&items, |item| match &item.body {
-        Body::Bytes(b) => Ok(Code { bytes: b.clone(), align: 16, relocs: Vec::new(), listing: None }),
+        Body::Bytes { code, align } => Ok(Code {
+            bytes: code.clone(),
+            align: *align,
+            relocs: Vec::new(),
+            listing: listing.then(|| x86::disassemble(code)),
+        }),
         Body::Clif { func, ordered } => compile_one(item, func, *ordered, isa, listing),
     });
     let mut out = Vec::with_capacity(items.len());

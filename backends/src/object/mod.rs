@@ -106,18 +106,15 @@ pub fn emit_clif(program: &Program, target: &Target) -> Result<String, Vec<Diag>
     Ok(text)
 }
 
-/// The assembly of every function of `program`, kernels first, as Cranelift writes it.
+/// The assembly of every function of `program`, kernels first, as Cranelift writes it, that of wide kernels
+/// in Intel's syntax.
 pub fn emit_asm(program: &Program, target: &Target) -> Result<String, Vec<Diag>> {
     let (isa, _, items) = front(program, target)?;
     let code = compile::compile(items, &*isa, true)?;
     let mut text = String::new();
     for (i, (item, c)) in code.iter().enumerate() {
-        match &c.listing {
-            Some(l) => listing(&mut text, i, &item.name, l),
-            None => {
-                let bytes: Vec<String> = c.bytes.iter().map(|b| format!("{b:#04x}")).collect();
-                listing(&mut text, i, &item.name, format_args!(".byte {}", bytes.join(", ")));
-            }
+        if let Some(l) = &c.listing {
+            listing(&mut text, i, &item.name, l);
         }
     }
     Ok(text)

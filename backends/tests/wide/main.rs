@@ -5,6 +5,7 @@ mod control;
 mod machine;
 mod memory;
 mod ops;
+mod templates;
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -16,7 +17,7 @@ fn main() {
     if let Some(why) = &obstacle {
         eprintln!("skipped: tests that run AVX-512 code: {why}");
     }
-    let running = [ops::TESTS, memory::TESTS, control::TESTS].concat();
+    let running = [ops::TESTS, memory::TESTS, control::TESTS, templates::TESTS].concat();
     let trials = running.into_iter().map(|t| trial(t).with_ignored_flag(obstacle.is_some()));
     libtest_mimic::run(&args, trials.collect()).exit();
 }

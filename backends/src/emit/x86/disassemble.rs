@@ -26,6 +26,7 @@ pub fn disassemble(code: &[u8]) -> String {
     options.set_hex_prefix("0x");
     options.set_hex_suffix("");
     options.set_branch_leading_zeros(false);
+    options.set_show_branch_size(false);
     options.set_space_after_operand_separator(true);
     let mut text = String::new();
     for i in all.iter().take_while(|i| i.ip() < end) {
@@ -55,6 +56,6 @@ mod tests {
         // L: inc eax; jne L; ret; int3; one literal
         let code = [0xff, 0xc0, 0x75, 0xfc, 0xc3, 0xcc, 1, 0, 0, 0];
         let text = disassemble(&code);
-        assert_eq!(text, "0:\n       0  inc eax\n       2  jne 0x0\n       4  ret\n       6  .long 0x00000001\n");
+        assert_eq!(text, "0:\n       0  inc eax\n       2  jne 0\n       4  ret\n       6  .long 0x00000001\n");
     }
 }

@@ -1,0 +1,165 @@
+//! Graphs whose lowering makes every kernel template, over all tails, and their steps with arbitrary operands.
+
+use bertc_backends::pack::write_packed;
+use bertc_backends::plan::{self, Program};
+use bertc_ir::kernel::Kernel;
+use bertc_ir::{Attention, DType, Dim, Graph, Linear, Loc, Op, SumNorm, Tensor, TensorType, UnaryOp, ValueId};
+
+/// Numbers between -1 and 1 with a few bits, so that sums stay small and no order of summation overflows.
+fn numbers(count: usize, seed: u64) -> Vec<u8> {
+    let mut s = seed;
+    let mut next = || {
+        s = s.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        ((s >> 50) as i32 - (1 << 13)) as f32 / (1 << 13) as f32
+    };
+    (0..count).flat_map(|_| next().to_le_bytes()).collect()
+}
+
+/// A graph under construction, of constant shapes.
+struct Build(Graph);
+
+impl Build {
+    fn new() -> Build {
+        Build(Graph::new("f"))
+    }
+
+    fn input(&mut self, shape: &[i64]) -> ValueId {
+        let ty = TensorType::new(DType::F32, shape.iter().map(|&d| Dim::from(d)).collect());
+        self.0.add_input(format!("x{}", self.0.inputs().len()), ty)
+    }
+
+    fn constant(&mut self, shape: &[usize]) -> ValueId {
+        let bytes = numbers(shape.iter().product(), 3 + self.0.len() as u64);
+        let t = Tensor::new(DType::F32, shape.to_vec(), bytes.into()).expect("bytes of the shape");
+        self.add(Op::Constant(t), &[])
+    }
+
+    fn add(&mut self, op: Op, operands: &[ValueId]) -> ValueId {
+        self.0.add(op, operands, &Loc::Unknown).expect("a valid op")
+    }
+}
+
+/// An operand of a step.
+pub enum Operand {
+    /// A run-time integer.
+    Int(i64),
+    /// A buffer's contents.
+    Buffer(Vec<u8>),
+    /// Scratch memory, whose contents don't matter.
+    Scratch(Vec<u8>),
+}
+
+/// A call of a kernel.
+pub struct Call {
+    /// The kernel.
+    pub kernel: Kernel,
+    /// One for each parameter.
+    pub operands: Vec<Operand>,
+    /// Number of tasks.
+    pub tasks: u64,
+}
+
+/// The steps of a program of constant shapes, each on arbitrary numbers.
+pub fn calls(p: &Program) -> Vec<Call> {
+    let constant = |d: &Dim| d.as_const().expect("a constant dim");
+    let some = |bytes: i64| numbers(bytes as usize / 4, bytes as u64);
+    let port = |t: &TensorType| some(constant(&t.elements().expect("a small shape")) * 4);
+    let operand = |a: &plan::Arg| match a {
+        plan::Arg::Buffer(b) => Operand::Buffer(some(constant(&p.buffers[*b].bytes))),
+        plan::Arg::Input(i) => Operand::Buffer(port(&p.inputs[*i].ty)),
+        plan::Arg::Output(i) => Operand::Buffer(port(&p.outputs[*i].ty)),
+        plan::Arg::Const(c) => {
+            let mut out = Vec::new();
+            write_packed(&p.consts[*c], &mut out).expect("a packable constant");
+            Operand::Buffer(out)
+        }
+        plan::Arg::Scratch(bytes) => Operand::Scratch(some(*bytes as i64)),
+        plan::Arg::Int(d) => Operand::Int(constant(d)),
+    };
+    let call = |s: &plan::Step| Call {
+        kernel: p.kernels[s.kernel].clone(),
+        operands: s.args.iter().map(operand).collect(),
+        tasks: s.tasks.iter().map(|(d, c)| (constant(d) as u64).div_ceil(*c as u64)).product(),
+    };
+    p.steps.iter().map(call).collect()
+}
+
+/// Every family.
+pub fn all() -> Vec<(String, Graph)> {
+    [matmul(), linear(), attention(), sum_norm()].concat()
+}
+
+fn matmul() -> Vec<(String, Graph)> {
+    let mut graphs = Vec::new();
+    for m in [1, 2, 3, 4, 5, 7, 8, 33] {
+        for (n, k) in [(1, 1), (5, 3), (16, 4), (17, 9), (20, 5), (35, 8), (200, 4), (64, 64), (130, 450)] {
+            let mut b = Build::new();
+            let (x, w) = (b.input(&[m, k as i64]), b.constant(&[k, n]));
+            let y = b.add(Op::MatMul { trans_b: false }, &[x, w]);
+            b.0.add_output("y", y);
+            graphs.push((format!("matmul {m} x {n} x {k}"), b.0));
+        }
+    }
+    graphs
+}
+
+fn linear() -> Vec<(String, Graph)> {
+    let mut graphs = Vec::new();
+    for m in [1, 3, 6, 37] {
+        for (n, k) in [(1, 1), (20, 7), (64, 64), (130, 450)] {
+            for (act, residual, norm) in [
+                (Some(UnaryOp::Gelu), false, false),
+                (Some(UnaryOp::GeluTanh), true, false),
+                (None, true, true),
+                (Some(UnaryOp::Tanh), false, true),
+            ] {
+                let mut b = Build::new();
+                let mut operands = vec![b.input(&[m, k as i64]), b.constant(&[k, n]), b.constant(&[n])];
+                if residual {
+                    operands.push(b.input(&[m, n as i64]));
+                }
+                if norm {
+                    operands.extend([b.constant(&[n]), b.constant(&[n])]);
+                }
+                let l = Linear { trans_b: false, bias: true, act, residual, norm: norm.then_some(0.1) };
+                let y = b.add(Op::Linear(l), &operands);
+                b.0.add_output("y", y);
+                graphs.push((format!("linear {m} x {n} x {k} {act:?} {residual} {norm}"), b.0));
+            }
+        }
+    }
+    graphs
+}
+
+fn attention() -> Vec<(String, Graph)> {
+    let mut graphs = Vec::new();
+    for (s, t) in [(1, 1), (5, 3), (12, 12), (131, 20), (3, 140)] {
+        for (heads, d, e) in [(1, 4, 4), (2, 5, 7), (2, 32, 24)] {
+            let mut b = Build::new();
+            let operands = [
+                b.input(&[2, s, heads * d]),
+                b.input(&[2, t, heads * d]),
+                b.input(&[2, t, heads * e]),
+                b.input(&[2, 1, 1, t]),
+            ];
+            let a = Attention { heads: heads as usize, scale: 0.3, mask: true, nan_to_zero: false };
+            let y = b.add(Op::Attention(a), &operands);
+            b.0.add_output("y", y);
+            graphs.push((format!("attention {s} x {t}, {heads} heads of {d} and {e}"), b.0));
+        }
+    }
+    graphs
+}
+
+fn sum_norm() -> Vec<(String, Graph)> {
+    let mut graphs = Vec::new();
+    for n in [1, 7, 16, 50] {
+        let mut b = Build::new();
+        let operands = [b.input(&[3, 5, n]), b.input(&[5, n]), b.constant(&[n as usize]), b.constant(&[n as usize])];
+        let op = SumNorm { tables: 0, addends: 2, norm: Some(0.1) };
+        let y = b.add(Op::SumNorm(op), &operands);
+        b.0.add_output("y", y);
+        graphs.push((format!("sum_norm of {n}"), b.0));
+    }
+    graphs
+}

@@ -1,0 +1,35 @@
+//! The kernel templates with 16 lanes, over all tails.
+
+use bertc_backends::lower::lower;
+
+use crate::machine::{Arg, Case, run, target};
+
+#[path = "../common/templates.rs"]
+mod templates;
+use templates::Operand;
+
+pub const TESTS: &[(&str, fn() -> Result<(), String>)] = &[("templates::all", all)];
+
+fn all() -> Result<(), String> {
+    let mut cases = Vec::new();
+    for (name, g) in templates::all() {
+        let p = lower(&g, &target()).map_err(|e| format!("{name}: {e:?}"))?;
+        for call in templates::calls(&p) {
+            let operand = |o| match o {
+                Operand::Int(v) => Arg::Int(v),
+                Operand::Buffer(b) | Operand::Scratch(b) => Arg::Buffer(b),
+            };
+            let mut case = Case::new(call.kernel, call.operands.into_iter().map(operand).collect());
+            case.kernel.name = format!("{name}: {}", case.kernel.name);
+            case.tasks = call.tasks;
+            // Generic kernels have four lanes; these are other tests' matter.
+            if case.kernel.regs.iter().any(|r| r.lanes > 4) {
+                cases.push(case);
+            }
+        }
+    }
+    if cases.is_empty() {
+        return Err("no wide kernel".to_string());
+    }
+    run(&cases)
+}
