@@ -5,6 +5,8 @@ mod control;
 mod machine;
 mod memory;
 mod ops;
+mod random;
+mod shape;
 mod templates;
 
 use libtest_mimic::{Arguments, Trial};
@@ -17,9 +19,10 @@ fn main() {
     if let Some(why) = &obstacle {
         eprintln!("skipped: tests that run AVX-512 code: {why}");
     }
-    let running = [ops::TESTS, memory::TESTS, control::TESTS, templates::TESTS].concat();
+    let running = [ops::TESTS, memory::TESTS, control::TESTS, random::TESTS, templates::TESTS].concat();
     let trials = running.into_iter().map(|t| trial(t).with_ignored_flag(obstacle.is_some()));
-    libtest_mimic::run(&args, trials.collect()).exit();
+    let trials = trials.chain(shape::TESTS.iter().copied().map(trial)).collect();
+    libtest_mimic::run(&args, trials).exit();
 }
 
 fn trial((name, f): Test) -> Trial {
