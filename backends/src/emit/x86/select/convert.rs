@@ -22,11 +22,7 @@ impl Select<'_> {
         Ok(match (Class::of(from), Class::of(to)) {
             (Class::Gpr, Class::Vec(_)) => self.move_to_vec(x, from.elem == Elem::I64),
             (Class::Vec(_), Class::Gpr) => self.move_to_gpr(x, from.elem == Elem::F64),
-            (_, class) => {
-                let v = self.f.new_reg(class);
-                self.copy(v, x);
-                v
-            }
+            _ => x,
         })
     }
 
@@ -44,9 +40,7 @@ impl Select<'_> {
         let (from, to) = (self.ty(a), self.ty(dst));
         let x = self.reg(a)?;
         if from.elem == to.elem {
-            let v = self.f.new_reg(Class::of(to));
-            self.copy(v, x);
-            return Ok(v);
+            return Ok(x);
         }
         if to.lanes > 1 {
             return self.convert_vector(from, to, x, unsigned);
@@ -59,11 +53,8 @@ impl Select<'_> {
         Ok(match (from.elem, to.elem) {
             (I32, I64) if !unsigned => gpr(self, Code::Movsxd_r64_rm32, View::Q),
             (I32, I64) | (I64, I32) => gpr(self, Code::Mov_r32_rm32, View::D),
-            (Mask, I32 | I64) => {
-                let v = self.gpr();
-                self.copy(v, x);
-                v
-            }
+            // A scalar mask is 0 or 1.
+            (Mask, I32 | I64) => x,
             (I32 | I64, Mask) => self.not_zero(x, from.elem == I64),
             (F32 | F64, Mask) => {
                 let k = self.nonzero_floats(from, x);

@@ -38,9 +38,9 @@ impl Select<'_> {
                         Ok(v)
                     }
                     Un::Not => {
-                        let all = self.int_constant(t, -1);
+                        // The table of "not the last operand"; the first two don't matter.
                         let v = self.vec(i);
-                        self.emit(codes::IXOR[i], &[def(v, view), get(x, view), get(all, view)]);
+                        self.emit(codes::TERNLOG[i], &[def(v, view), get(x, view), get(x, view), imm8(0x55)]);
                         Ok(v)
                     }
                     _ => Err(self.error(format!("{} of {t}", op.name()))),

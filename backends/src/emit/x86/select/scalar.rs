@@ -155,6 +155,9 @@ impl Select<'_> {
                 let small = if wide { i32::try_from(c).ok() } else { Some(c as i32) };
                 if let Some(c) = small {
                     let x = self.reg(a)?;
+                    if c == 0 {
+                        return Ok(x);
+                    }
                     return Ok(self.lea(wide, Mem::at(x, c)));
                 }
             }
@@ -259,11 +262,7 @@ impl Select<'_> {
     fn multiply_by(&mut self, x: V, c: i64, wide: bool) -> Option<V> {
         let view = if wide { View::Q } else { View::D };
         match c {
-            1 => {
-                let v = self.gpr();
-                self.copy(v, x);
-                Some(v)
-            }
+            1 => Some(x),
             2 => Some(self.lea(wide, Mem { base: Some(x), index: Some((x, 1)), ..Mem::default() })),
             3 | 5 | 9 => Some(self.lea(wide, Mem { base: Some(x), index: Some((x, c as u32 - 1)), ..Mem::default() })),
             c if c > 0 && c.count_ones() == 1 && (wide || c < 1 << 32) => {

@@ -86,10 +86,6 @@ impl Select<'_> {
             self.emit(Code::EVEX_Vmovd_rm32_xmm, &[def(r, View::D), get(v, View::X)]);
             return Ok(r);
         }
-        if v == x {
-            v = self.vec(0);
-            self.copy(v, x);
-        }
         Ok(v)
     }
 
