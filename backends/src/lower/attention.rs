@@ -4,6 +4,8 @@
 //! A task is one head of one batch and a block of query rows. For each block of keys it packs the keys' transpose (lanes
 //! are keys), and then for each tile of rows: scores, their maximum and exponentials, and the sums of values, which are
 //! rescaled whenever a row's maximum grows. Nothing of the size of the scores is ever in memory.
+//!
+//! Keys at the end that the mask takes away from every row, as padding, are not computed: see [`MASKED`].
 
 use bertc_ir::kernel::{Bin, Elem, Place, Reg};
 use bertc_ir::{CmpOp, DType, Dim};
@@ -23,6 +25,11 @@ type Tasks = Option<Vec<(Dim, i64)>>;
 const ROWS: i64 = 128;
 /// Keys of a block: a head's keys and values of one block fit the second cache with room to spare.
 const KEYS: i64 = 128;
+
+/// A key is skipped if its mask and those of all keys behind it are below this, and some key's isn't. Its probability
+/// is then exactly 0, for scores up to 1e29: the exponent is below -1e29. (Scores that are NaN or infinite there would have
+/// made the row NaN.)
+const MASKED: f64 = -1e30;
 
 /// Rows of heads in memory: element (batch b, row s, column c) is at `start + (b·rows + s)·stride + c`.
 #[derive(Clone, Debug)]
@@ -158,6 +165,7 @@ pub fn attention(c: &mut Ctx, tile: Tile, s: &Spec, args: Args) -> Tasks {
         scale: s.scale,
     };
     let keys = c.dim(&s.keys);
+    let keys = a.keys(c, keys);
     loop_over(c, zero, keys, KEYS, |c, t0| {
         let limit = c.b.int(KEYS);
         let left = c.b.sub(keys, t0);
@@ -224,6 +232,28 @@ struct Block {
 }
 
 impl Attention {
+    /// The number of keys, without those at the end that are masked for all rows.
+    fn keys(&self, c: &mut Ctx, keys: Reg) -> Reg {
+        let Some((ptr, at, strides)) = self.mask.as_ref().filter(|(_, _, s)| s[2] == 0.into() && s[3] != 0.into())
+        else {
+            return keys;
+        };
+        let zero = c.b.int(0);
+        let base = c.b.address(*ptr, *at, 0);
+        let end = fold_over(c, zero, keys, 1, &[zero], |c, t, end| {
+            let index = c.mul_add(zero, t, &strides[3]);
+            let m = c.load_from(*ptr, base, index, 1);
+            let limit = c.imm(Elem::F32, 1, MASKED);
+            // A NaN counts as not masked.
+            let masked = c.b.cmp(CmpOp::Lt, m, limit);
+            let one = c.b.int(1);
+            let behind = c.b.add(t, one);
+            vec![c.b.select(masked, end[0], behind)]
+        });
+        let none = c.b.cmp(CmpOp::Eq, end[0], zero);
+        c.b.select(none, keys, end[0])
+    }
+
     /// Packs the transpose of `count` keys from `t0` on. Lanes beyond the last key keep what they held: their scores
     /// are overwritten.
     fn pack(&self, c: &mut Ctx, t0: Reg, count: Reg) {

@@ -391,6 +391,23 @@ fn attentions_with_masked_rows() {
     }
 }
 
+/// Padding at the end is skipped, in the middle it isn't, and a mask of padding only is no padding.
+#[test]
+fn attentions_with_padding() {
+    for fill in [f64::from(f32::MIN), f64::NEG_INFINITY] {
+        for (from, to) in [(140, 150), (100, 150), (3, 150), (1, 149), (0, 150), (150, 150)] {
+            let mut c = Case::new(1, 2);
+            let x = c.input(DType::F32, &["1", "150", "8"]);
+            let mask = (0..150).map(|i| Scalar::Float(if (from..to).contains(&i) { fill } else { 0.0 }));
+            let mask = Tensor::from_scalars(DType::F32, vec![1, 1, 1, 150], mask);
+            let mask = c.add(Op::Constant(mask), &[]);
+            let op = Attention { heads: 2, scale: 1.0, mask: true, nan_to_zero: false };
+            let y = c.add(Op::Attention(op), &[x, x, x, mask]);
+            c.check(&[y], 1e-5);
+        }
+    }
+}
+
 /// Attention over slices of one product, as merged queries, keys and values are.
 #[test]
 fn attention_reads_slices_in_place() {
