@@ -267,6 +267,23 @@ fn bitcasts() -> Result<(), String> {
             Elem::Mask | Elem::Addr => continue,
         };
         cases.push(case(&format!("bitcast {t}"), t, t.elem, to, |b, x, _| b.bitcast(x, to)));
+        // Of constants, some of which are the bits of NaN or denormals.
+        for i in 0..5usize {
+            cases.push(case(&format!("bitcast of constant {i} of {t}"), t, t.elem, to, |b, x, _| {
+                let k = if is_float(t.elem) {
+                    b.const_f(t, [-0.0, 1.5, f64::NEG_INFINITY, 1e-40, 2.0][i])
+                } else {
+                    let wide = t.elem == Elem::I64;
+                    let nan = if wide { -1 } else { 0x7fc0_0001 };
+                    b.const_i(t, [i64::from(i32::MIN), 1, nan, 0x4049_0fdb, -1][i])
+                };
+                let bits = b.bitcast(k, to);
+                let back = b.bitcast(bits, t.elem);
+                let m = b.cmp(CmpOp::Lt, x, back);
+                let own = b.bitcast(x, to);
+                b.select(m, bits, own)
+            }));
+        }
     }
     run(&cases)
 }

@@ -6,7 +6,7 @@ use iced_x86::Code;
 
 use super::super::codes;
 use super::super::mir::{Class, Mem, Opnd, V, View};
-use super::{Select, def, form, get, imm8, modify, undef, vec_view};
+use super::{Select, Val, def, form, get, imm8, modify, undef, vec_view};
 
 /// Greater or equal, ordered, quiet.
 const GE: u8 = 0x1d;
@@ -23,6 +23,19 @@ impl Select<'_> {
             (Class::Gpr, Class::Vec(_)) => self.move_to_vec(x, from.elem == Elem::I64),
             (Class::Vec(_), Class::Gpr) => self.move_to_gpr(x, from.elem == Elem::F64),
             _ => x,
+        })
+    }
+
+    /// The bits of a known value as the other type's value. A NaN's bits don't survive as a float.
+    pub(super) fn bitcast_constant(&self, a: Reg) -> Option<Val> {
+        Some(match (self.val(a), self.ty(a).elem) {
+            (Val::Float(c), Elem::F32) if !c.is_nan() => Val::Int((c as f32).to_bits() as i32 as i64),
+            (Val::Float(c), Elem::F64) if !c.is_nan() => Val::Int(c.to_bits() as i64),
+            (Val::Int(c), Elem::I32) if !f32::from_bits(c as u32).is_nan() => {
+                Val::Float(f32::from_bits(c as u32).into())
+            }
+            (Val::Int(c), Elem::I64) if !f64::from_bits(c as u64).is_nan() => Val::Float(f64::from_bits(c as u64)),
+            _ => return None,
         })
     }
 

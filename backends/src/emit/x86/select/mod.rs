@@ -389,7 +389,13 @@ impl Select<'_> {
             }
             Inst::Select { dst, m, a, b } => (dst, self.select(*m, *a, *b)?),
             Inst::Convert { dst, a, unsigned } => (dst, self.convert(*dst, *a, *unsigned)?),
-            Inst::Bitcast { dst, a } => (dst, self.bitcast(*dst, *a)?),
+            Inst::Bitcast { dst, a } => {
+                if let Some(known) = self.bitcast_constant(*a) {
+                    self.vals[dst.0 as usize] = known;
+                    return Ok(());
+                }
+                (dst, self.bitcast(*dst, *a)?)
+            }
             Inst::Splat { dst, a } => return self.splat(*dst, *a),
             Inst::Extract { dst, a, lane } => (dst, self.extract(*a, *lane)?),
             Inst::Reduce { dst, op, a } => (dst, self.reduce(*op, *a)?),
