@@ -162,11 +162,7 @@ fn colour_general(func: &Func, ranges: &[Ranges], regs: &[V], file: &[u8], of: &
         }
     }
     let mut taken: Vec<Vec<V>> = vec![Vec::new(); file.len()];
-    let mut slots = 0;
-    let mut spill = |v: V, of: &mut [Home]| {
-        of[v.0 as usize] = Home::Slot(slots);
-        slots += 1;
-    };
+    let mut spilled = Vec::new();
     for &v in &order {
         let mine = &ranges[v.0 as usize];
         // An argument stays where it comes, or goes to the stack.
@@ -180,13 +176,29 @@ fn colour_general(func: &Func, ranges: &[Ranges], regs: &[V], file: &[u8], of: &
         match best {
             Some((cost, i)) if cost == 0 || cost < weights[v.0 as usize] => {
                 let (stay, go): (Vec<V>, Vec<V>) = taken[i].iter().partition(|u| !overlap(mine, &ranges[u.0 as usize]));
-                go.into_iter().for_each(|u| spill(u, of));
+                spilled.extend(go);
                 taken[i] = stay;
                 taken[i].push(v);
                 of[v.0 as usize] = Home::Reg(file[i]);
             }
-            _ => spill(v, of),
+            _ => spilled.push(v),
         }
     }
-    slots
+    place_on_stack(ranges, &spilled, of)
+}
+
+/// Gives registers on the stack slots, which those that are never live at once share; the number of slots.
+fn place_on_stack(ranges: &[Ranges], spilled: &[V], of: &mut [Home]) -> u32 {
+    let mut slots: Vec<Vec<V>> = Vec::new();
+    for &v in spilled {
+        let mine = &ranges[v.0 as usize];
+        let free = slots.iter().position(|s| !s.iter().any(|u| overlap(mine, &ranges[u.0 as usize])));
+        let slot = free.unwrap_or(slots.len());
+        if slot == slots.len() {
+            slots.push(Vec::new());
+        }
+        slots[slot].push(v);
+        of[v.0 as usize] = Home::Slot(slot as u32);
+    }
+    slots.len() as u32
 }

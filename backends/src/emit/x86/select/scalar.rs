@@ -145,41 +145,10 @@ impl Select<'_> {
         let known = |s: &Self, r| matches!(s.val(r), Val::Int(_));
         let (a, b) = if commutes && known(self, a) { (b, a) } else { (a, b) };
         let constant = if let Val::Int(c) = self.val(b) { Some(c) } else { None };
-        match (op, constant) {
-            (Bin::Add | Bin::Sub, Some(c)) => {
-                let c = if op == Bin::Add { c } else { c.wrapping_neg() };
-                if t.elem == Elem::I64 {
-                    let (base, old) = self.offsets[a.0 as usize].unwrap_or((a, 0));
-                    self.offsets[dst.0 as usize] = Some((base, old.wrapping_add(c)));
-                }
-                let small = if wide { i32::try_from(c).ok() } else { Some(c as i32) };
-                if let Some(c) = small {
-                    let x = self.reg(a)?;
-                    if c == 0 {
-                        return Ok(x);
-                    }
-                    return Ok(self.lea(wide, Mem::at(x, c)));
-                }
-            }
-            (Bin::Mul, Some(c)) => {
-                let x = self.reg(a)?;
-                if let Some(v) = self.multiply_by(x, c, wide) {
-                    return Ok(v);
-                }
-            }
-            (Bin::Shl | Bin::ShrS | Bin::ShrU, Some(c)) => {
-                let (q, d) = match op {
-                    Bin::Shl => (Code::Shl_rm64_imm8, Code::Shl_rm32_imm8),
-                    Bin::ShrS => (Code::Sar_rm64_imm8, Code::Sar_rm32_imm8),
-                    _ => (Code::Shr_rm64_imm8, Code::Shr_rm32_imm8),
-                };
-                let (x, v) = (self.reg(a)?, self.gpr());
-                self.copy(v, x);
-                let amount = c & if wide { 63 } else { 31 };
-                self.emit(by_width(wide, q, d), &[modify(v, view), imm8(amount as u8)]);
-                return Ok(v);
-            }
-            _ => (),
+        if let Some(c) = constant
+            && let Some(v) = self.with_constant(dst, op, a, c)?
+        {
+            return Ok(v);
         }
         match op {
             Bin::Add => {
@@ -228,6 +197,38 @@ impl Select<'_> {
             }
             Bin::Div | Bin::Rem | Bin::DivU | Bin::RemU => self.divide(op, t, a, b),
         }
+    }
+
+    /// The operation on `a` and a constant, where that has a form of its own.
+    fn with_constant(&mut self, dst: Reg, op: Bin, a: Reg, c: i64) -> Result<Option<V>, Diag> {
+        let t = self.ty(a);
+        let (wide, view) = width(t);
+        let (q, d) = match op {
+            Bin::Add | Bin::Sub => {
+                let c = if op == Bin::Add { c } else { c.wrapping_neg() };
+                if t.elem == Elem::I64 {
+                    let (base, old) = self.offsets[a.0 as usize].unwrap_or((a, 0));
+                    self.offsets[dst.0 as usize] = Some((base, old.wrapping_add(c)));
+                }
+                let small = if wide { i32::try_from(c).ok() } else { Some(c as i32) };
+                let Some(c) = small else { return Ok(None) };
+                let x = self.reg(a)?;
+                return Ok(Some(if c == 0 { x } else { self.lea(wide, Mem::at(x, c)) }));
+            }
+            Bin::Mul => {
+                let x = self.reg(a)?;
+                return Ok(self.multiply_by(x, c, wide));
+            }
+            Bin::Shl => (Code::Shl_rm64_imm8, Code::Shl_rm32_imm8),
+            Bin::ShrS => (Code::Sar_rm64_imm8, Code::Sar_rm32_imm8),
+            Bin::ShrU => (Code::Shr_rm64_imm8, Code::Shr_rm32_imm8),
+            _ => return Ok(None),
+        };
+        let (x, v) = (self.reg(a)?, self.gpr());
+        self.copy(v, x);
+        let amount = c & if wide { 63 } else { 31 };
+        self.emit(by_width(wide, q, d), &[modify(v, view), imm8(amount as u8)]);
+        Ok(Some(v))
     }
 
     fn tied_int(&mut self, a: Reg, b: Reg, view: View, code: Code) -> Result<V, Diag> {
