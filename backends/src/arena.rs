@@ -82,6 +82,7 @@ impl Program {
                     Arg::Const(n) => !is_int && *n < self.consts.len(),
                     Arg::Scratch(bytes) => !is_int && bytes % ALIGN == 0,
                     Arg::Int(_) => is_int,
+                    Arg::Chunk(_, c) => is_int && c.is_valid(),
                 };
                 if !fits {
                     err(format!("argument {a:?} does not exist, is dead, or is of the wrong kind"));

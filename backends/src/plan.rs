@@ -67,11 +67,75 @@ pub struct Step {
     /// One per kernel parameter.
     pub args: Vec<Arg>,
     /// Number of tasks: the product of ceil(extent / chunk) over the factors; 1 without factors.
-    pub tasks: Vec<(Dim, i64)>,
+    pub tasks: Vec<(Dim, Chunk)>,
     /// Whether it may set the error flag.
     pub fallible: bool,
     /// What it computes, for listings: op and source node.
     pub source: String,
+}
+
+/// How much of an extent one task takes. The results of a step don't depend on it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Chunk {
+    /// As much as this.
+    Fixed(i64),
+    /// An even share of the extent for each worker, rounded up to `multiple` (a power of two) and at most `most` (a
+    /// multiple of that).
+    Share {
+        /// Unit.
+        multiple: i64,
+        /// Upper bound.
+        most: i64,
+    },
+}
+
+impl From<i64> for Chunk {
+    fn from(n: i64) -> Chunk {
+        Chunk::Fixed(n)
+    }
+}
+
+impl Chunk {
+    /// The chunk of an extent of at least 1 for a number of workers.
+    pub fn of(self, extent: i64, workers: i64) -> i64 {
+        match self {
+            Chunk::Fixed(n) => n,
+            Chunk::Share { multiple, most } => {
+                let share = (extent + workers - 1) / workers;
+                ((share + multiple - 1) / multiple * multiple).min(most)
+            }
+        }
+    }
+
+    /// Whether it means something.
+    pub fn is_valid(self) -> bool {
+        match self {
+            Chunk::Fixed(n) => n > 0,
+            Chunk::Share { multiple, most } => {
+                multiple > 0 && multiple.count_ones() == 1 && most >= multiple && most % multiple == 0
+            }
+        }
+    }
+}
+
+impl std::fmt::Display for Chunk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Chunk::Fixed(n) => write!(f, "{n}"),
+            Chunk::Share { multiple, most } => write!(f, "share({multiple}, {most})"),
+        }
+    }
+}
+
+impl Step {
+    /// Number of tasks at the given dims and number of workers, or `None` on overflow.
+    pub fn task_count(&self, dims: &[i64], workers: i64) -> Option<u64> {
+        self.tasks.iter().try_fold(1u64, |n, (extent, chunk)| {
+            let extent = extent.eval(dims)?;
+            let chunk = chunk.of(extent, workers);
+            n.checked_mul(u64::try_from(extent).ok()?.div_ceil(u64::try_from(chunk).ok()?))
+        })
+    }
 }
 
 /// What a kernel parameter is bound to.
@@ -90,6 +154,8 @@ pub enum Arg {
     Scratch(u64),
     /// A value computed from the dims.
     Int(Dim),
+    /// The chunk of an extent.
+    Chunk(Dim, Chunk),
 }
 
 /// A constant in the layout the kernels read.

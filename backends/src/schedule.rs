@@ -58,6 +58,7 @@ impl Program {
                     Arg::Const(c) => format!("const {c}"),
                     Arg::Scratch(bytes) => format!("scratch {bytes}"),
                     Arg::Int(d) => dim(d),
+                    Arg::Chunk(d, c) => format!("chunk {c} of {}", dim(d)),
                 })
                 .collect();
             let tasks: Vec<String> = step.tasks.iter().map(|(d, c)| format!("ceil(({}) / {c})", dim(d))).collect();

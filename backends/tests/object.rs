@@ -246,7 +246,7 @@ fn many_steps_compile_fast() {
     p.steps = std::iter::once(gather).chain(rest.into_iter().cycle().take(500)).collect();
     let n = p.symbols.find("seq").map(Dim::symbol).unwrap();
     for (i, s) in p.steps.iter_mut().enumerate().skip(1) {
-        s.tasks = vec![(n.mul(&n).unwrap(), 1 + i as i64 % 7), (n.clone(), 4)];
+        s.tasks = vec![(n.mul(&n).unwrap(), (1 + i as i64 % 7).into()), (n.clone(), 4.into())];
     }
     let start = std::time::Instant::now();
     emit(&p, TRIPLES[0]);

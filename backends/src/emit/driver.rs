@@ -78,7 +78,7 @@ struct Header {
     dims: i32,
     inputs: i32,
     outputs: i32,
-    /// Addresses of the slots, and behind them of the scratch memory.
+    /// Addresses of the slots, behind them of the scratch memory, and then the number of workers.
     slots: i32,
     /// Size of it all, a multiple of [`ALIGN`].
     size: i64,
@@ -93,7 +93,7 @@ impl Header {
         let inputs = dims + words(p.symbols.len());
         let outputs = inputs + words(p.inputs.len());
         let slots = outputs + words(p.outputs.len());
-        let size = (slots + words(p.slots.len() + 1)).next_multiple_of(ALIGN) as i64;
+        let size = (slots + words(p.slots.len() + 2)).next_multiple_of(ALIGN) as i64;
         let at = |x: u64| i32::try_from(x).expect("a header of less than 2 GB");
         Header { args: at(args), dims: at(dims), inputs: at(inputs), outputs: at(outputs), slots: at(slots), size }
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bertc_ir::kernel::{Elem, KernelBuilder, Place, Reg, RegType};
 use bertc_ir::{DType, Dim};
 
-use crate::plan::Arg;
+use crate::plan::{Arg, Chunk};
 
 /// A kernel under construction and the bindings of its parameters.
 pub struct Ctx {
@@ -34,6 +34,15 @@ impl Ctx {
         self.args.push(Arg::Int(d.clone()));
         self.dims.insert(d.clone(), r);
         r
+    }
+
+    /// The chunk of an extent, that the driver computes once per step.
+    pub fn chunk_size(&mut self, extent: &Dim, chunk: Chunk) -> Reg {
+        if let Chunk::Fixed(n) = chunk {
+            return self.b.int(n);
+        }
+        self.args.push(Arg::Chunk(extent.clone(), chunk));
+        self.b.int_param("chunk")
     }
 
     /// Binds a buffer to read.

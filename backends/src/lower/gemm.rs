@@ -15,10 +15,10 @@ use super::micro::{self, Left, Range, Right, Spot, row_spots, whole_passes};
 use super::nest::{loop_over, when};
 use super::norm::{Norm, Row};
 use crate::emit::x86;
-use crate::plan::Arg;
+use crate::plan::{Arg, Chunk};
 use crate::target::{Emitter, Target};
 
-type Tasks = Option<Vec<(Dim, i64)>>;
+type Tasks = Option<Vec<(Dim, Chunk)>>;
 
 /// The register tile of a machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,7 +63,8 @@ impl Tile {
     }
 }
 
-/// Rows and panels of a task. A task that normalises owns whole rows.
+/// Rows and panels of a task, at most. A task that normalises owns whole rows, and there may be few of them: then each
+/// worker gets its share.
 const TASK_ROWS: i64 = 32;
 const TASK_PANELS: i64 = 8;
 
@@ -122,22 +123,30 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     let shape = s.shape;
     let t = c.b.task();
     let (n, k) = (c.dim(&shape.n), c.dim(&shape.k));
-    let mut tasks = vec![(shape.batch.clone(), 1), (shape.m.clone(), TASK_ROWS)];
+    let rows = match norm {
+        Some(_) => Chunk::Share { multiple: tile.rows, most: TASK_ROWS },
+        None => Chunk::Fixed(TASK_ROWS),
+    };
+    let mut tasks = vec![(shape.batch.clone(), 1.into()), (shape.m.clone(), rows)];
     // Task number → batch, column block, row block, as the driver multiplies the factors. Neighbours share columns:
     // the right operand is the larger one.
     let m = c.dim(&shape.m);
-    let blocks = ceil_div(c, m, TASK_ROWS);
+    let rows = c.chunk_size(&shape.m, rows);
+    let blocks = ceil_div(c, m, rows);
     let (mut batch, block) = (c.b.bin(Bin::DivU, t, blocks), c.b.bin(Bin::RemU, t, blocks));
-    let (m0, m1) = c.chunk(block, &shape.m, TASK_ROWS);
+    let m0 = c.b.mul(block, rows);
+    let end = c.b.add(m0, rows);
+    let m1 = c.b.min(end, m);
     let zero = c.b.int(0);
     let (mut n0, mut n1) = (zero, n);
     if norm.is_none() {
         let width = TASK_PANELS * PANEL;
-        let blocks = ceil_div(c, n, width);
+        let chunk = c.b.int(width);
+        let blocks = ceil_div(c, n, chunk);
         let block = c.b.bin(Bin::RemU, batch, blocks);
         batch = c.b.bin(Bin::DivU, batch, blocks);
         (n0, n1) = c.chunk(block, &shape.n, width);
-        tasks.push((shape.n.clone(), width));
+        tasks.push((shape.n.clone(), width.into()));
     }
     let mut base = Base { a: c.dim(&args.a.1), b: zero, y: zero, k, n };
     if shape.batch.as_const() != Some(1) {
@@ -152,8 +161,9 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     Some(tasks)
 }
 
-fn ceil_div(c: &mut Ctx, size: Reg, chunk: i64) -> Reg {
-    let (up, chunk) = (c.b.int(chunk - 1), c.b.int(chunk));
+fn ceil_div(c: &mut Ctx, size: Reg, chunk: Reg) -> Reg {
+    let one = c.b.int(1);
+    let up = c.b.sub(chunk, one);
     let x = c.b.add(size, up);
     c.b.bin(Bin::DivU, x, chunk)
 }

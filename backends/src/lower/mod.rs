@@ -27,7 +27,7 @@ use self::gemm::Tile;
 use self::matmul::Shape;
 use self::nest::{Source, View, pointwise, scalar_nest, strides};
 use crate::arena;
-use crate::plan::{Arg, ConstData, ConstLayout, PortSpec, Program, Step};
+use crate::plan::{Arg, Chunk, ConstData, ConstLayout, PortSpec, Program, Step};
 use crate::target::Target;
 
 /// Lanes of the vectors that generic kernels use: 128 bits.
@@ -78,8 +78,6 @@ struct Lowering<'a> {
     kernel_of: HashMap<String, usize>,
     steps: Vec<Step>,
 }
-
-type Tasks = Option<Vec<(Dim, i64)>>;
 
 impl Lowering<'_> {
     fn run(mut self) -> Result<Program, Vec<Diag>> {
@@ -216,8 +214,8 @@ impl Lowering<'_> {
     }
 
     /// Appends a step; kernels that are equal but for their name are shared.
-    fn step(&mut self, v: ValueId, c: Ctx, tasks: Tasks) -> Result<(), Diag> {
-        let tasks = tasks.ok_or_else(|| self.overflow(v))?;
+    fn step<C: Into<Chunk>>(&mut self, v: ValueId, c: Ctx, tasks: Option<Vec<(Dim, C)>>) -> Result<(), Diag> {
+        let tasks = tasks.ok_or_else(|| self.overflow(v))?.into_iter().map(|(d, c)| (d, c.into())).collect();
         let mut kernel = c.b.finish();
         let key = format!("{kernel:?}");
         let next = self.kernels.len();
@@ -319,7 +317,7 @@ impl Lowering<'_> {
                 let y = c.output(y, DType::I64);
                 let (zero, d) = (c.b.int(0), c.dim(&d));
                 c.b.store(y, zero, 0, d);
-                self.step(v, c, Some(Vec::new()))
+                self.step::<i64>(v, c, Some(Vec::new()))
             }
             Op::Iota { len, start, step } => {
                 let y = self.define(v)?;

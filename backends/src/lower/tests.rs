@@ -15,7 +15,7 @@ use crate::plan::{Arg, Program};
 use crate::target::Target;
 
 /// Runs a program in the interpreter. `Err`: what failed; the error flag is "index out of range".
-fn interpret(p: &Program, dims: &[i64], inputs: &[Tensor]) -> Result<Vec<Tensor>, String> {
+fn interpret(p: &Program, dims: &[i64], inputs: &[Tensor], workers: i64) -> Result<Vec<Tensor>, String> {
     let mut memory = Memory::default();
     let mut place = BTreeMap::new();
     for (i, t) in inputs.iter().enumerate() {
@@ -51,9 +51,10 @@ fn interpret(p: &Program, dims: &[i64], inputs: &[Tensor]) -> Result<Vec<Tensor>
                 // The interpreter is worker 0. What the memory holds must not matter: these bytes are NaN.
                 Arg::Scratch(bytes) => interp::Arg::buffer(memory.add(vec![0xff; *bytes as usize])),
                 Arg::Int(d) => interp::Arg::Int(d.eval(dims).unwrap()),
+                Arg::Chunk(d, c) => interp::Arg::Int(c.of(d.eval(dims).unwrap(), workers)),
             })
             .collect();
-        let tasks = step.tasks.iter().map(|(d, c)| (d.eval(dims).unwrap() as u64).div_ceil(*c as u64)).product();
+        let tasks = step.task_count(dims, workers).unwrap();
         if interp::run(&p.kernels[step.kernel], &mut memory, &args, 0..tasks)?.failed {
             assert!(step.fallible, "an infallible step failed: {}", step.source);
             return Err("index out of range".into());
@@ -126,7 +127,11 @@ impl Case {
         // Tiles differ by the number of registers.
         for target in ["x86_64", "aarch64"] {
             let p = lower(&self.g, &Target::parse(target, "generic").unwrap()).unwrap_or_else(|e| panic!("{e:?}"));
-            let got = interpret(&p, &self.dims, &inputs).unwrap_or_else(|e| panic!("{e}\n{}", p.print()));
+            let got = interpret(&p, &self.dims, &inputs, 1).unwrap_or_else(|e| panic!("{e}\n{}", p.print()));
+            let shared = interpret(&p, &self.dims, &inputs, 3).unwrap_or_else(|e| panic!("{e}\n{}", p.print()));
+            // Compared as bits: a NaN isn't equal to itself.
+            let bits = |all: &[Tensor]| all.iter().map(|t| t.bytes().to_vec()).collect::<Vec<_>>();
+            assert!(bits(&got) == bits(&shared), "three workers differ from one\n{}", p.print());
             for (g, w) in got.iter().zip(&want) {
                 assert_eq!((g.dtype(), g.shape()), (w.dtype(), w.shape()));
                 let scale = w.iter().map(|v| v.to_f64().abs()).fold(1.0, f64::max);
@@ -273,9 +278,9 @@ fn an_index_out_of_range_fails_before_outputs_are_written() {
     let x = Tensor::from_f32(vec![2, 3], &[1.0; 6]);
     for bad in [4, -5, i64::MAX, i64::MIN] {
         let ids = Tensor::from_i64(vec![2], &[0, bad]);
-        assert_eq!(interpret(&p, &c.dims, &[ids, x.clone()]).unwrap_err(), "index out of range");
+        assert_eq!(interpret(&p, &c.dims, &[ids, x.clone()], 1).unwrap_err(), "index out of range");
     }
-    interpret(&p, &c.dims, &[Tensor::from_i64(vec![2], &[-4, 3]), x]).unwrap();
+    interpret(&p, &c.dims, &[Tensor::from_i64(vec![2], &[-4, 3]), x], 1).unwrap();
 }
 
 #[test]

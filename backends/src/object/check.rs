@@ -120,6 +120,10 @@ fn step(program: &Program, step: &Step) -> Result<(), Diag> {
                 fits(program, d)?;
                 !pointer
             }
+            Arg::Chunk(d, c) => {
+                fits(program, d)?;
+                !pointer && c.is_valid()
+            }
         };
         if !ok {
             return Err(internal(format!("argument {i} of kernel '{}' can't be {arg:?}", kernel.name)));
@@ -127,7 +131,7 @@ fn step(program: &Program, step: &Step) -> Result<(), Diag> {
     }
     let mut tasks = 1i128;
     for (extent, chunk) in &step.tasks {
-        if *chunk <= 0 {
+        if !chunk.is_valid() {
             return Err(internal(format!("a task of kernel '{}' has {chunk} elements", kernel.name)));
         }
         tasks = tasks.saturating_mul(fits(program, extent)?.max(0));

@@ -134,10 +134,10 @@ pub fn program(name: &str) -> Program {
         Buffer { bytes: bytes(N), slot: 1, first: 1, last: 2 },
     ];
     let slots = vec![Slot { sizes: vec![bytes(K)] }, Slot { sizes: vec![bytes(N)] }];
-    let step = |kernel, args: [Arg; 3], chunk, fallible| Step {
+    let step = |kernel, args: [Arg; 3], chunk: i64, fallible| Step {
         kernel,
         args: args.into_iter().chain([Arg::Int(rows.clone())]).collect(),
-        tasks: vec![(rows.clone(), chunk)],
+        tasks: vec![(rows.clone(), chunk.into())],
         fallible,
         source: format!("step of kernel {kernel}"),
     };

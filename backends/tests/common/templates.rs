@@ -39,6 +39,9 @@ impl Build {
     }
 }
 
+/// How many workers share a step, as far as that shapes its tasks.
+const WORKERS: i64 = 2;
+
 /// An operand of a step.
 pub enum Operand {
     /// A run-time integer.
@@ -75,11 +78,12 @@ pub fn calls(p: &Program) -> Vec<Call> {
         }
         plan::Arg::Scratch(bytes) => Operand::Scratch(some(*bytes as i64)),
         plan::Arg::Int(d) => Operand::Int(constant(d)),
+        plan::Arg::Chunk(d, c) => Operand::Int(c.of(constant(d), WORKERS)),
     };
     let call = |s: &plan::Step| Call {
         kernel: p.kernels[s.kernel].clone(),
         operands: s.args.iter().map(operand).collect(),
-        tasks: s.tasks.iter().map(|(d, c)| (constant(d) as u64).div_ceil(*c as u64)).product(),
+        tasks: s.task_count(&[], WORKERS).expect("a small number"),
     };
     p.steps.iter().map(call).collect()
 }

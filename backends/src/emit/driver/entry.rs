@@ -73,6 +73,7 @@ impl Driver<'_> {
                 let address = c.b.ins().iadd(ws, offset);
                 c.store(address, ws, h.slots + 8 * i as i32);
             }
+            c.store(workers, ws, h.slots + 8 * slots.len() as i32);
             for chunk in chunks {
                 let f = c.function(chunk, self.signature(&[I64, I64], &[I32]));
                 let call = c.b.ins().call(f, &[ws, parallel]);

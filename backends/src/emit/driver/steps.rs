@@ -7,7 +7,7 @@ use cranelift_codegen::ir::types::{I32, I64};
 use cranelift_codegen::ir::{BlockArg, Function, InstBuilder, Value};
 
 use super::{Builder, Code, Driver, WEIGHTS};
-use crate::plan::{Arg, Step};
+use crate::plan::{Arg, Chunk, Step};
 
 impl Driver<'_> {
     /// `fn launch(parallel, kernel, args, ntasks)`: all tasks of a step, through the caller's `parallel_for` if there is
@@ -64,6 +64,22 @@ impl Driver<'_> {
         })
     }
 
+    /// [`Chunk::of`] at run time.
+    fn chunk(&self, c: &mut Builder<'_>, extent: Value, chunk: Chunk, ws: Value) -> Value {
+        match chunk {
+            Chunk::Fixed(n) => c.int(n),
+            Chunk::Share { multiple, most } => {
+                let workers = c.load(I64, ws, self.header.slots + 8 * (self.program.slots.len() as i32 + 1));
+                let share = ceil_div(c, extent, workers);
+                let share = c.offset(share, multiple - 1);
+                let mask = c.int(-multiple);
+                let share = c.b.ins().band(share, mask);
+                let most = c.int(most);
+                c.b.ins().smin(share, most)
+            }
+        }
+    }
+
     fn step(&self, c: &mut Builder<'_>, step: &Step, ws: Value, parallel: Value, weights: Option<Value>) {
         let h = &self.header;
         let mut dim = |c: &mut Builder<'_>, i: usize| c.load(I64, ws, h.dims + 8 * i as i32);
@@ -78,6 +94,10 @@ impl Driver<'_> {
                 }
                 Arg::Scratch(_) => c.load(I64, ws, h.slots + 8 * self.program.slots.len() as i32),
                 Arg::Int(d) => c.eval(d, &mut dim),
+                Arg::Chunk(d, chunk) => {
+                    let extent = c.eval(d, &mut dim);
+                    self.chunk(c, extent, *chunk, ws)
+                }
             };
             // args[0] is the address of the flag, which `run` has written.
             c.store(v, ws, h.args + 8 * (1 + i as i32));
@@ -91,9 +111,8 @@ impl Driver<'_> {
             let mut count: Option<Value> = None;
             for (extent, chunk) in &step.tasks {
                 let n = c.eval(extent, &mut dim);
-                let n = c.offset(n, chunk - 1);
-                let chunk = c.int(*chunk);
-                let n = c.b.ins().udiv(n, chunk);
+                let chunk = self.chunk(c, n, *chunk, ws);
+                let n = ceil_div(c, n, chunk);
                 count = Some(count.map_or(n, |m| c.b.ins().imul(m, n)));
             }
             let count = count.expect("a factor");
@@ -107,4 +126,10 @@ impl Driver<'_> {
             c.return_if(failed, Code::IndexOutOfRange);
         }
     }
+}
+
+fn ceil_div(c: &mut Builder<'_>, extent: Value, chunk: Value) -> Value {
+    let sum = c.b.ins().iadd(extent, chunk);
+    let up = c.offset(sum, -1);
+    c.b.ins().udiv(up, chunk)
 }
