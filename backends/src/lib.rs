@@ -6,6 +6,7 @@ pub mod header;
 pub mod lower;
 pub mod object;
 pub mod pack;
+pub mod peak;
 pub mod plan;
 mod schedule;
 pub mod target;

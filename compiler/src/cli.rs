@@ -8,6 +8,7 @@ use bertc_ir::Diag;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand};
 
+use crate::bench::{self, BenchOptions};
 use crate::demo::{self, DemoOptions};
 use crate::emit::{self, Job};
 use crate::inspect;
@@ -30,6 +31,11 @@ struct Cli {
 enum Command {
     /// Compile a model, run it in this process, print its outputs' statistics and its time
     Run(RunArgs),
+    /// Compile a model and measure it: latency, and how near that is to this machine's peak of multiply-adds
+    Bench(BenchArgs),
+    /// Run a compiled model and print this process's peak memory; `bench` starts it
+    #[command(hide = true)]
+    MeasureMemory { library: PathBuf, prefix: String, threads: u32, dims: Vec<i64> },
     /// Describe a model (.onnx) or a compiled object (.o)
     Inspect {
         /// The file
@@ -129,6 +135,30 @@ struct RunArgs {
     tune: TuneArgs,
 }
 
+#[derive(Args, Debug)]
+struct BenchArgs {
+    /// The model
+    #[arg(value_name = "MODEL.onnx")]
+    model: PathBuf,
+    /// Numbers of threads, each measured; 0: one for each CPU
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1")]
+    threads: Vec<u32>,
+    /// Timed runs with each number of threads
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
+    /// Runs before those
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    warmup: u32,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    /// CPU to compile for: generic, native, or a name
+    #[arg(long, value_name = "CPU", default_value = "native")]
+    cpu: String,
+    #[command(flatten)]
+    tune: TuneArgs,
+}
+
 impl TuneArgs {
     fn options(self) -> CompileOptions {
         CompileOptions {
@@ -173,6 +203,18 @@ pub fn main() -> ExitCode {
             quiet: a.tune.quiet,
             compile: CompileOptions { cpu: a.cpu, name: "model".into(), ..a.tune.options() },
         }),
+        Some(Command::Bench(a)) => bench::run(&BenchOptions {
+            model: a.model,
+            threads: a.threads,
+            repeat: a.repeat,
+            warmup: a.warmup,
+            json: a.json,
+            quiet: a.tune.quiet,
+            compile: CompileOptions { cpu: a.cpu, name: "model".into(), ..a.tune.options() },
+        }),
+        Some(Command::MeasureMemory { library, prefix, threads, dims }) => {
+            bench::memory::child(&library, &prefix, threads, &dims)
+        }
         Some(Command::Inspect { file, dims }) => inspect::run(&file, dims.dims, dims.shapes),
         Some(Command::Demo { model, keep, dims }) => {
             demo::run(&DemoOptions { model, keep, dims: dims.dims, shapes: dims.shapes })

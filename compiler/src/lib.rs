@@ -13,6 +13,7 @@
 
 use std::path::Path;
 
+pub mod bench;
 pub mod cli;
 pub mod demo;
 pub mod driver;

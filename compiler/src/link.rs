@@ -27,7 +27,11 @@ pub fn shared_library(compiled: &Compiled, path: &Path, progress: &mut Progress)
     progress.phase(Phase::Link, || link_shared(&compiled.front().target, &object, path)).map_err(one)
 }
 
-fn link_shared(target: &Target, object: &Path, path: &Path) -> Result<(), Diag> {
+/// Links one object without undefined symbols to a shared library at `path`.
+///
+/// # Errors
+/// As [`shared_library`].
+pub fn link_shared(target: &Target, object: &Path, path: &Path) -> Result<(), Diag> {
     let mut cc = c_compiler(target);
     match target.object_format() {
         BinaryFormat::Macho => {

@@ -71,32 +71,20 @@ pub fn run(o: &RunOptions) -> Result<(), Vec<Diag>> {
     let loaded = compile_and_load(&o.model, &o.compile, &mut progress)?;
     progress.finish();
     let d = loaded.descriptor();
-    let pool = match o.threads {
-        1 => None,
-        n => Some(ThreadPool::new(n).ok_or_else(|| one(Diag::new(format!("can't start {n} threads"))))?),
+    let pool = pool(o.threads).map_err(one)?;
+    let dims = match &given {
+        Some(arrays) => unify(d, arrays)?,
+        None => plausible_dims(d),
     };
-    let (dims, inputs) = match &given {
+    let mut session = match &given {
         Some(arrays) => {
-            let dims = unify(d, arrays)?;
             let inputs: Vec<Tensor> = d.inputs.iter().map(|p| typed(p, &arrays[&p.name])).collect();
-            (dims, inputs)
+            let mut session = loaded.session(&inputs, &dims, pool.as_ref()).map_err(one)?;
+            session.run().map_err(|e| one(Diag::new(e.to_string())))?;
+            session
         }
-        None => {
-            let dims = plausible_dims(d);
-            let inputs = plausible_inputs(d, &dims, RANDOM_IDS)?;
-            (dims, inputs)
-        }
+        None => plausible_session(&loaded, &dims, pool.as_ref())?,
     };
-    let mut session = loaded.session(&inputs, &dims, pool.as_ref()).map_err(one)?;
-    if let Err(e) = session.run() {
-        let tiny = given.is_none() && e.code == bertc_rt::abi::status::INDEX_OUT_OF_RANGE;
-        if !tiny {
-            return Err(one(Diag::new(e.to_string())));
-        }
-        // A table of few rows, such as segments under an unusual name.
-        session = loaded.session(&plausible_inputs(d, &dims, 1)?, &dims, pool.as_ref()).map_err(one)?;
-        session.run().map_err(|e| one(Diag::new(e.to_string())))?;
-    }
     let mut times = Vec::new();
     for _ in 0..o.repeat.max(1) {
         let start = Instant::now();
@@ -116,6 +104,43 @@ pub fn run(o: &RunOptions) -> Result<(), Vec<Diag>> {
     }
     let report = describe(d, &dims, &outputs, &session, &mut times, pool.as_ref());
     to_stdout(report.as_bytes()).map_err(one)
+}
+
+/// The threads that a number of them asks for; none for 1, one for each CPU for 0.
+///
+/// # Errors
+/// The system has no more threads.
+pub fn pool(threads: u32) -> Result<Option<ThreadPool>, Diag> {
+    match threads {
+        1 => Ok(None),
+        n => ThreadPool::new(n).map(Some).ok_or_else(|| Diag::new(format!("can't start {n} threads"))),
+    }
+}
+
+/// A session with plausible inputs, which has run once.
+///
+/// # Errors
+/// Inputs that can't be made, or that the model refuses.
+pub fn plausible_session<'a>(
+    loaded: &'a LoadedModel,
+    dims: &[i64],
+    pool: Option<&'a ThreadPool>,
+) -> Result<Session<'a>, Vec<Diag>> {
+    let one = |d: Diag| vec![d];
+    let with = |ids: i128| {
+        let inputs = plausible_inputs(loaded.descriptor(), dims, ids)?;
+        loaded.session(&inputs, dims, pool).map_err(one)
+    };
+    let mut session = with(RANDOM_IDS)?;
+    if let Err(e) = session.run() {
+        if e.code != bertc_rt::abi::status::INDEX_OUT_OF_RANGE {
+            return Err(one(Diag::new(e.to_string())));
+        }
+        // A table of few rows, such as segments under an unusual name.
+        session = with(1)?;
+        session.run().map_err(|e| one(Diag::new(e.to_string())))?;
+    }
+    Ok(session)
 }
 
 fn describe(

@@ -1,6 +1,7 @@
 //! The intermediate representations of bertc: the typed tensor IR with symbolic dims, and the kernel IR that every
 //! code emitter reads.
 
+pub mod cost;
 pub mod diag;
 pub mod dims;
 pub mod eval;

@@ -1,0 +1,114 @@
+//! The machine's peak of multiply-adds, as a program: what no kernel can be faster than.
+//!
+//! Each task runs a loop of multiply-adds over as many independent sums as registers hold, so that neither latency nor
+//! memory limits it, only how many such instructions the CPU starts in a cycle.
+
+use bertc_ir::kernel::{Elem, Kernel, KernelBuilder, Reg, RegType};
+use bertc_ir::{DType, Dim, Symbols, TensorType};
+
+use crate::plan::{Arg, PortSpec, Program, Step};
+use crate::target::Target;
+
+/// Most tasks of a run.
+pub const MAX_TASKS: i64 = 1 << 16;
+
+/// Iterations of a task's loop: some 50 µs.
+const ITERATIONS: i64 = 1 << 12;
+
+/// Multiply-adds on each register in an iteration.
+const UNROLL: usize = 8;
+
+/// Registers that the sums leave to the factors, and to the emitter.
+const SPARE: usize = 4;
+
+/// A program that does nothing but multiply-adds.
+#[derive(Clone, Debug)]
+pub struct Peak {
+    /// No inputs, one output, and one dim, which is the number of tasks, 1 to [`MAX_TASKS`].
+    pub program: Program,
+    /// Multiply-adds of a task.
+    pub multiply_adds: u64,
+}
+
+/// The program for f32 vectors of `lanes` lanes in `registers` registers; its symbols start with `name`.
+pub fn peak(name: &str, target: &Target, lanes: u8, registers: usize) -> Peak {
+    let sums = registers.saturating_sub(SPARE).max(1);
+    let mut symbols = Symbols::default();
+    let tasks = Dim::symbol(symbols.intern("tasks", 1, MAX_TASKS));
+    let ty = TensorType::new(DType::F32, vec![tasks.clone(), i64::from(lanes).into()]);
+    let program = Program {
+        name: name.to_string(),
+        symbols,
+        inputs: Vec::new(),
+        outputs: vec![PortSpec { name: "sums".into(), ty }],
+        kernels: vec![kernel(lanes, sums, target.is_x86_64())],
+        consts: Vec::new(),
+        buffers: Vec::new(),
+        slots: Vec::new(),
+        steps: vec![Step {
+            kernel: 0,
+            args: vec![Arg::Output(0)],
+            tasks: vec![(tasks, 1)],
+            fallible: false,
+            source: "peak".into(),
+        }],
+    };
+    Peak { program, multiply_adds: ITERATIONS as u64 * (UNROLL * sums * usize::from(lanes)) as u64 }
+}
+
+/// `overwrite`: whether the target's multiply-add overwrites a factor (else the addend), which then is the sum, so that
+/// no copies are needed.
+fn kernel(lanes: u8, sums: usize, overwrite: bool) -> Kernel {
+    let mut b = KernelBuilder::new("multiply_adds");
+    let y = b.output("sums", DType::F32);
+    // In order, neighbours are independent; an optimiser may put each sum's chain together.
+    b.keep_order();
+    let ty = RegType::vector(Elem::F32, lanes);
+    // With these, sums stay near 0 to 1: neither infinite nor subnormal, which some CPUs are slow on.
+    let (p, q) = if overwrite { (0.875, 0.125) } else { (1.0 / 1024.0, 1.0 / 1024.0) };
+    let (p, q) = (b.const_f(ty, p), b.const_f(ty, q));
+    let init: Vec<Reg> = (0..sums).map(|i| b.const_f(ty, i as f64 / sums as f64)).collect();
+    let (zero, end) = (b.int(0), b.int(ITERATIONS));
+    let all = b.for_loop(zero, end, 1, &init, |b, _, sums| {
+        let mut sums = sums.to_vec();
+        for _ in 0..UNROLL {
+            for s in &mut sums {
+                *s = if overwrite { b.fma(*s, p, q) } else { b.fma(p, q, *s) };
+            }
+        }
+        sums
+    });
+    let mut sum = all[0];
+    for &x in &all[1..] {
+        sum = b.add(sum, x);
+    }
+    let width = b.int(lanes.into());
+    let task = b.task();
+    let at = b.mul(task, width);
+    b.store(y, at, 0, sum);
+    b.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object;
+
+    #[test]
+    fn the_loop_is_multiply_adds_alone() {
+        for (target, cpu, op) in [("x86_64", "x86-64-v3", "vfmadd"), ("aarch64", "generic", "fmla")] {
+            let target = Target::parse(target, cpu).unwrap();
+            let p = peak("peak", &target, target.lanes(), target.vector_registers());
+            let asm = object::emit_asm(&p.program, &target).unwrap();
+            let kernel = asm.split("\n\n").next().unwrap();
+            let lines: Vec<&str> = kernel.lines().collect();
+            let is = |l: &&&str| l.contains(op);
+            let (first, last) = (lines.iter().position(|l| is(&l)), lines.iter().rposition(|l| is(&l)));
+            let body = &lines[first.unwrap()..=last.unwrap()];
+            let sums = target.vector_registers() - SPARE;
+            assert_eq!(body.iter().filter(is).count(), UNROLL * sums, "{kernel}");
+            assert_eq!(body.len(), UNROLL * sums, "copies or spills in\n{kernel}");
+            assert_eq!(p.multiply_adds, 4096 * (8 * sums * 4) as u64);
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! The machine's peak: [`bertc_backends::peak`], compiled for this CPU and loaded.
+
+use std::fs::File;
+use std::path::Path;
+
+use bertc_backends::object::{self, EmitOptions};
+use bertc_backends::peak::{self, Peak};
+use bertc_backends::target::Target;
+use bertc_ir::Diag;
+use bertc_rt::ThreadPool;
+
+use crate::link;
+use crate::load::{LoadedModel, Session};
+
+/// Tasks for each thread: a run takes about a millisecond, and a thread that comes late gets fewer.
+const TASKS: i64 = 16;
+
+/// A peak that this process can run.
+pub(super) struct LoadedPeak {
+    /// Width of the vectors.
+    pub bits: u32,
+    loaded: LoadedModel,
+    /// Of a task.
+    multiply_adds: u64,
+}
+
+/// Runs of a peak with one number of threads.
+pub(super) struct Yardstick<'a> {
+    pub session: Session<'a>,
+    /// Of a run.
+    pub multiply_adds: u64,
+}
+
+/// Every width that the compiler emits code for on this machine, narrow first. `dir` takes the files.
+pub(super) fn load_all(dir: &Path) -> Result<Vec<LoadedPeak>, Vec<Diag>> {
+    let target = Target::parse("native", "native").map_err(|d| vec![d])?;
+    let widths = [(target.lanes(), target.vector_registers())];
+    widths.iter().map(|&(lanes, registers)| load(dir, &target, lanes, registers)).collect()
+}
+
+fn load(dir: &Path, target: &Target, lanes: u8, registers: usize) -> Result<LoadedPeak, Vec<Diag>> {
+    let one = |d: Diag| vec![d];
+    let bits = 32 * u32::from(lanes);
+    let name = format!("peak{bits}");
+    let Peak { program, multiply_adds } = peak::peak(&name, target, lanes, registers);
+    let (object, library) =
+        (dir.join(format!("{name}.o")), dir.join(format!("{name}{}", std::env::consts::DLL_SUFFIX)));
+    let mut file = File::create(&object).map_err(|e| one(Diag::new(format!("can't write the object to link: {e}"))))?;
+    object::emit_object(&program, target, &EmitOptions::default(), &mut file)?;
+    drop(file);
+    link::link_shared(target, &object, &library).map_err(one)?;
+    let loaded = LoadedModel::open(&library, &name).map_err(one)?;
+    Ok(LoadedPeak { bits, loaded, multiply_adds })
+}
+
+impl LoadedPeak {
+    /// # Errors
+    /// No memory.
+    pub fn session<'a>(&'a self, threads: u32, pool: Option<&'a ThreadPool>) -> Result<Yardstick<'a>, Diag> {
+        let tasks = i64::from(threads).saturating_mul(TASKS).min(peak::MAX_TASKS);
+        let session = self.loaded.session(&[], &[tasks], pool)?;
+        Ok(Yardstick { session, multiply_adds: self.multiply_adds.saturating_mul(tasks.unsigned_abs()) })
+    }
+}
