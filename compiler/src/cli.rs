@@ -11,7 +11,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use crate::bench::{self, BenchOptions};
 use crate::demo::{self, DemoOptions};
 use crate::emit::{self, Job};
-use crate::inspect;
+use crate::inspect::{self, InspectOptions};
 use crate::options::{CompileOptions, DEFAULT_OPT_LEVEL, Emit, parse_dim, parse_emitter, parse_opt_level, parse_shape};
 use crate::report::{Level, show};
 use crate::run::{self, RunOptions};
@@ -36,13 +36,11 @@ enum Command {
     /// Run a compiled model and print this process's peak memory; `bench` starts it
     #[command(hide = true)]
     MeasureMemory { library: PathBuf, prefix: String, threads: u32, dims: Vec<i64> },
-    /// Describe a model (.onnx) or a compiled object (.o)
-    Inspect {
-        /// The file
-        file: PathBuf,
-        #[command(flatten)]
-        dims: DimArgs,
-    },
+    /// Describe a compiled object (.o), or a model (.onnx) and the kernels it becomes
+    ///
+    /// The kernels are listed in layers. A layer is what runs from one attention up to the next: its first kernel is the
+    /// attention, its last one makes the next layer's queries, keys and values. The last layer goes on to the end.
+    Inspect(InspectArgs),
     /// Compile a small model, link a C app with it, run it, and tell what happened
     Demo {
         /// Your own model instead of the small one
@@ -136,6 +134,26 @@ struct RunArgs {
 }
 
 #[derive(Args, Debug)]
+struct InspectArgs {
+    /// The file
+    file: PathBuf,
+    /// Optimise the kernels: 0 lowers only, 1 simplifies, 2 and 3 also fuse
+    #[arg(short = 'O', value_name = "LEVEL", value_parser = parse_opt_level, default_value_t = DEFAULT_OPT_LEVEL)]
+    opt_level: u8,
+    /// x86_64, aarch64, or a triple such as aarch64-apple-darwin [default: this machine]
+    #[arg(long, value_name = "TARGET")]
+    target: Option<String>,
+    /// CPU to compile for: generic, native, or a name
+    #[arg(long, value_name = "CPU", default_value = "generic")]
+    cpu: String,
+    /// Print JSON (models only)
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    dims: DimArgs,
+}
+
+#[derive(Args, Debug)]
 struct BenchArgs {
     /// The model
     #[arg(value_name = "MODEL.onnx")]
@@ -215,7 +233,18 @@ pub fn main() -> ExitCode {
         Some(Command::MeasureMemory { library, prefix, threads, dims }) => {
             bench::memory::child(&library, &prefix, threads, &dims)
         }
-        Some(Command::Inspect { file, dims }) => inspect::run(&file, dims.dims, dims.shapes),
+        Some(Command::Inspect(a)) => inspect::run(&InspectOptions {
+            file: a.file,
+            json: a.json,
+            compile: CompileOptions {
+                opt_level: a.opt_level,
+                target: a.target.unwrap_or_else(|| CompileOptions::default().target),
+                cpu: a.cpu,
+                dims: a.dims.dims,
+                shapes: a.dims.shapes,
+                ..CompileOptions::default()
+            },
+        }),
         Some(Command::Demo { model, keep, dims }) => {
             demo::run(&DemoOptions { model, keep, dims: dims.dims, shapes: dims.shapes })
         }

@@ -1,50 +1,108 @@
 //! `bertc inspect`: what is in a model or in a compiled object.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use bertc_ir::{Diag, Graph, Op};
+use bertc_backends::target::Target;
+use bertc_ir::{Diag, Graph, Op, Port};
 use comfy_table::{CellAlignment, Table, presets};
 use object::{Object, ObjectSection, ObjectSymbol};
+use serde_json::{Value, json};
 
+use self::kernels::Listing;
+use crate::driver;
 use crate::import::onnx::{self, ImportOptions};
 use crate::load::Descriptor;
+use crate::options::CompileOptions;
 use crate::output::to_stdout;
-use crate::progress::size;
+use crate::progress::{Progress, size};
 
 mod descriptor;
+mod kernels;
 
-/// Runs the subcommand. Dims and shapes apply to models.
+/// What `inspect` was asked to do.
+#[derive(Clone, Debug)]
+pub struct InspectOptions {
+    /// A model, an object or an archive of objects.
+    pub file: PathBuf,
+    /// How to compile a model, whose kernels are listed.
+    pub compile: CompileOptions,
+    /// JSON; for models.
+    pub json: bool,
+}
+
+/// Runs the subcommand.
 ///
 /// # Errors
-/// A file that can't be read or is neither.
-pub fn run(file: &Path, dims: Vec<(String, i64, i64)>, shapes: Vec<(String, Vec<i64>)>) -> Result<(), Vec<Diag>> {
+/// A file that can't be read or is neither, and options that no model can be compiled with.
+pub fn run(o: &InspectOptions) -> Result<(), Vec<Diag>> {
+    let file = o.file.as_path();
     let one = |e: &dyn std::fmt::Display| vec![Diag::new(format!("can't read '{}': {e}", file.display()))];
     let start = first_bytes(file).map_err(|e| one(&e))?;
     let kind = object::FileKind::parse(&*start).ok();
-    let text = match kind {
-        _ if start.starts_with(b"!<arch>\n") => {
-            let data = std::fs::read(file).map_err(|e| one(&e))?;
-            archive(&data).map_err(|e| one(&e))?
-        }
-        Some(_) => {
-            let data = std::fs::read(file).map_err(|e| one(&e))?;
-            object(&data).map_err(|e| one(&e))?
-        }
-        None => {
-            let imported = onnx::import(file, &ImportOptions { dims, shapes })?;
-            let mut text = format!("ONNX model, opset {}", imported.opset);
-            if !imported.producer.is_empty() {
-                text += &format!(", written by {}", imported.producer);
-            }
-            text += &format!("\n{}", model(&imported.graph));
-            for n in &imported.notes {
-                text += &format!("note: {n}\n");
-            }
-            text
-        }
+    let archived = start.starts_with(b"!<arch>\n");
+    if o.json && (archived || kind.is_some()) {
+        return Err(vec![Diag::new("--json is for models; this is machine code")]);
+    }
+    let text = if archived {
+        let data = std::fs::read(file).map_err(|e| one(&e))?;
+        archive(&data).map_err(|e| one(&e))?
+    } else if kind.is_some() {
+        let data = std::fs::read(file).map_err(|e| one(&e))?;
+        object(&data).map_err(|e| one(&e))?
+    } else {
+        model_file(o)?
     };
     to_stdout(text.as_bytes()).map_err(|d| vec![d])
+}
+
+/// A model as it is in its file, then what it becomes.
+fn model_file(o: &InspectOptions) -> Result<String, Vec<Diag>> {
+    let import = ImportOptions { dims: o.compile.dims.clone(), shapes: o.compile.shapes.clone() };
+    let imported = onnx::import(&o.file, &import)?;
+    let target = Target::parse(&o.compile.target, &o.compile.cpu).map_err(|d| vec![d])?;
+    // A model that can't be compiled can still be described; why it can't is part of that.
+    let compiled = driver::compile_with(&o.file, &o.compile, &mut Progress::hidden());
+    let listing = compiled.as_ref().map(|c| Listing::new(&c.front().graph, c.program()));
+    if o.json {
+        let g = &imported.graph;
+        let mut v = match &listing {
+            Ok(l) => l.json(),
+            Err(errors) => json!({"errors": errors.iter().map(ToString::to_string).collect::<Vec<_>>()}),
+        };
+        v["opset"] = json!(imported.opset);
+        v["producer"] = json!(imported.producer);
+        v["notes"] = json!(imported.notes);
+        v["target"] = json!(target.triple.to_string());
+        v["opt_level"] = json!(o.compile.opt_level);
+        for (key, list) in [("inputs", g.inputs()), ("outputs", g.outputs())] {
+            v[key] = list.iter().map(|p| port_json(g, p)).collect();
+        }
+        v["dims"] = g.symbols.iter().map(|(_, s)| json!({"name": s.name, "min": s.min, "max": s.max})).collect();
+        let w = Weights::of(g);
+        v["parameters"] = json!(w.parameters);
+        v["parameter_bytes"] = json!(w.bytes);
+        return Ok(format!("{v:#}\n"));
+    }
+    let mut text = format!("ONNX model, opset {}", imported.opset);
+    if !imported.producer.is_empty() {
+        text += &format!(", written by {}", imported.producer);
+    }
+    text += &format!("\n{}", model(&imported.graph));
+    for n in &imported.notes {
+        text += &format!("note: {n}\n");
+    }
+    text += &match &listing {
+        Ok(l) => format!("\nat -O{} for {}:\n\n{}", o.compile.opt_level, target.triple, l.text()),
+        Err(errors) => errors.iter().map(|e| format!("can't be compiled: {e}\n")).collect(),
+    };
+    Ok(text)
+}
+
+fn port_json(g: &Graph, p: &Port) -> Value {
+    let ty = g.ty(p.value);
+    let shape: Vec<String> = ty.shape.iter().map(|d| d.display(&g.symbols).to_string()).collect();
+    json!({"name": p.name, "type": ty.dtype.to_string(), "shape": shape})
 }
 
 /// Enough of a file to tell its kind.
@@ -85,26 +143,40 @@ fn model(g: &Graph) -> String {
         let rows = g.symbols.iter().map(|(_, s)| vec![s.name.clone(), s.min.to_string(), s.max.to_string()]);
         text += &format!("\n{}", table(&["dim", "min", "max"], rows.collect(), &[1, 2]));
     }
-    let (mut ops, mut seen) = (BTreeMap::<&str, usize>::new(), BTreeSet::new());
-    let (mut parameters, mut bytes) = (0u64, 0u64);
+    let mut ops = BTreeMap::<&str, usize>::new();
     for v in g.topo() {
-        match g.op(v) {
-            Op::Input { .. } => {}
-            Op::Constant(t) => {
-                // Weights that two nodes share count once.
-                if seen.insert((t.bytes().as_ptr(), t.bytes().len())) {
-                    parameters += t.len() as u64;
-                    bytes += t.bytes().len() as u64;
-                }
-            }
-            op => *ops.entry(op.name()).or_default() += 1,
+        let op = g.op(v);
+        if !matches!(op, Op::Input { .. } | Op::Constant(_)) {
+            *ops.entry(op.name()).or_default() += 1;
         }
     }
+    let Weights { parameters, bytes } = Weights::of(g);
     let mut ops: Vec<_> = ops.into_iter().collect();
     ops.sort_by_key(|&(name, n)| (std::cmp::Reverse(n), name));
     let rows = ops.into_iter().map(|(name, n)| vec![name.to_string(), n.to_string()]).collect();
     text += &format!("\n{}", table(&["op", "count"], rows, &[1]));
     text + &format!("\n{parameters} parameters, {}\n", size(bytes))
+}
+
+/// A model's constants.
+struct Weights {
+    parameters: u64,
+    bytes: u64,
+}
+
+impl Weights {
+    fn of(g: &Graph) -> Weights {
+        let mut seen = BTreeSet::new();
+        let mut w = Weights { parameters: 0, bytes: 0 };
+        for t in g.topo().into_iter().filter_map(|v| g.as_const(v)) {
+            // Weights that two nodes share count once.
+            if seen.insert((t.bytes().as_ptr(), t.bytes().len())) {
+                w.parameters += t.len() as u64;
+                w.bytes += t.bytes().len() as u64;
+            }
+        }
+        w
+    }
 }
 
 fn archive(data: &[u8]) -> object::Result<String> {

@@ -235,3 +235,110 @@ fn the_demo_runs() {
     assert!(s.path("here/small.h").exists());
     s.ok("demo --model m.onnx --dim sequence=1..32");
 }
+
+fn json(text: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(text).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(text)))
+}
+
+#[test]
+fn bench_measures_the_model_and_the_machine() {
+    let s = Sandbox::new();
+    let v = json(&s.ok("bench m.onnx --json --threads 1,2 --repeat 3 --warmup 0 --dim sequence=8..16"));
+    assert_eq!(v["dims"], serde_json::json!({"batch": 1, "sequence": 16}));
+    // Two layers of 73728/2 a token and 256/2 a pair of tokens, and a pooler of 64 x 64.
+    assert_eq!(v["multiply_adds"], 256 * 16 * 16 + 73728 * 16 + 4096);
+    let positive = |v: &serde_json::Value, key: &str| {
+        let n = v[key].as_f64().unwrap_or_else(|| panic!("'{key}' is no number in {v:#}"));
+        assert!(n > 0.0 && n.is_finite(), "'{key}' is {n}");
+        n
+    };
+    for key in ["weights_bytes", "code_bytes", "arena_bytes"] {
+        positive(&v, key);
+    }
+    if cfg!(target_os = "linux") {
+        assert!(positive(&v, "peak_rss_bytes") >= positive(&v, "rss_before_load_bytes"));
+    }
+    let runs = v["runs"].as_array().unwrap();
+    let threads: Vec<_> = runs.iter().map(|r| r["threads"].as_u64().unwrap()).collect();
+    assert_eq!((threads, &v["repeat"]), (vec![1, 2], &serde_json::json!(3)));
+    assert_eq!(runs[0]["speedup"], 1.0);
+    for r in runs {
+        let [min, median, p90] = ["min_s", "median_s", "p90_s"].map(|k| positive(r, k));
+        assert!(min <= median && median <= p90, "{r:#}");
+        positive(r, "multiply_adds_per_s");
+        assert!(positive(r, "workspace_bytes") >= positive(&v, "arena_bytes"));
+        let peaks = r["peaks"].as_array().unwrap();
+        assert_eq!(peaks[0]["bits"], 128);
+        for p in peaks {
+            positive(p, "multiply_adds_per_s");
+            assert!(positive(p, "percent") <= positive(p, "percent_best"), "{p:#}");
+        }
+    }
+}
+
+#[test]
+fn bench_prints_a_table_and_its_errors() {
+    let s = Sandbox::new();
+    let text = String::from_utf8(s.ok("bench m.onnx --repeat 1 --warmup 0 -O0 --shape input_ids=1x5")).unwrap();
+    for part in ["multiply-adds of the model: 0.0", "128-bit FMA peak", "speed-up", "1.00x", "%", "arena", "-O0"] {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
+    s.fails(1, "bench none.onnx", &["can't read 'none.onnx'"]);
+    s.fails(1, "bench m.onnx --cpu i486", &["i486"]);
+    s.fails(1, "bench m.onnx --dim nosuch=1", &["nosuch"]);
+    s.fails(2, "bench m.onnx --threads 1,x", &["--threads"]);
+    s.fails(2, "bench m.onnx --repeat 0", &["--repeat"]);
+    s.fails(1, "measure-memory m.onnx model 1 1 2", &["can't load 'm.onnx'"]);
+}
+
+#[test]
+fn inspect_lists_the_kernels_in_layers() {
+    let s = Sandbox::new();
+    let v = json(&s.ok("inspect m.onnx --json"));
+    let steps = v["steps"].as_array().unwrap();
+    assert_eq!(v["kernels"], steps.len());
+    let layers = v["kernels_of_layers"].as_array().unwrap();
+    assert_eq!((layers.len(), &v["max_per_layer"]), (2, &layers[0]));
+    assert!(layers[0].as_u64().unwrap() <= 6, "{v:#}");
+    let of_layer = |n: u64| steps.iter().filter(|s| s["layer"] == n).collect::<Vec<_>>();
+    for (n, count) in layers.iter().enumerate() {
+        let layer = of_layer(n as u64);
+        assert_eq!(layer.len() as u64, count.as_u64().unwrap());
+        assert_eq!(layer.iter().filter(|s| s["op"] == "attention").count(), 1);
+        assert_eq!(layer[0]["op"], "attention");
+        assert_eq!(layer[0]["multiply_adds"], "128*batch*sequence^2");
+        assert!(layer[0]["node"].as_str().unwrap().contains(&format!("layer.{n}/attention")), "{}", layer[0]);
+    }
+    assert_eq!(v["multiply_adds"], "256*batch*sequence^2 + 73728*batch*sequence + 4096*batch");
+    let text = String::from_utf8(s.ok("inspect m.onnx --dim batch=1 --dim sequence=8")).unwrap();
+    for part in
+        ["before layer 0: ", "layer 0: ", "layer 1 and what follows it: ", "per layer at most ", "multiply-adds: "]
+    {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
+    // What is not fused has its softmaxes as marks, and the same products.
+    let plain = json(&s.ok("inspect m.onnx --json -O1 --target aarch64"));
+    assert_eq!(plain["kernels_of_layers"].as_array().unwrap().len(), 2);
+    assert_eq!(plain["multiply_adds"], v["multiply_adds"]);
+    assert!(plain["kernels"].as_u64() > v["kernels"].as_u64());
+    s.fails(1, "inspect m.onnx --cpu i486", &["i486"]);
+    s.ok("m.onnx -o b.o");
+    s.fails(1, "inspect b.o --json", &["--json is for models"]);
+}
+
+/// Each product of the listing is one of the graph's: their counts add up to the graph's, whatever the exporter.
+#[test]
+fn the_listed_multiply_adds_add_up() {
+    let zoo = model().parent().unwrap().to_path_buf();
+    for name in ["bert-dynamo", "albert", "distilbert-qa", "electra-ner", "minilm-dynamo-cls", "bert-eager+qdq"] {
+        let s = Sandbox::new();
+        std::fs::copy(zoo.join(format!("{name}.onnx")), s.path("z.onnx")).unwrap();
+        for level in ["-O0", "-O1", "-O2"] {
+            let v = json(&s.ok(&format!("inspect z.onnx --json {level} --dim batch=2 --dim sequence=8")));
+            let number = |v: &serde_json::Value| v.as_str().and_then(|s| s.parse::<i64>().ok());
+            let sum: Option<i64> = v["steps"].as_array().unwrap().iter().map(|s| number(&s["multiply_adds"])).sum();
+            assert!(sum.is_some_and(|n| n > 0), "{name} {level}: {sum:?}");
+            assert_eq!(sum, number(&v["multiply_adds"]), "{name} {level}");
+        }
+    }
+}
