@@ -3,9 +3,10 @@
 //! Each task runs a loop of multiply-adds over as many independent sums as registers hold, so that neither latency nor
 //! memory limits it, only how many such instructions the CPU starts in a cycle.
 
-use bertc_ir::kernel::{Elem, Kernel, KernelBuilder, Reg, RegType};
+use bertc_ir::kernel::{Elem, Kernel, KernelBuilder, RegType};
 use bertc_ir::{DType, Dim, Symbols, TensorType};
 
+use crate::emit::x86;
 use crate::plan::{Arg, PortSpec, Program, Step};
 use crate::target::Target;
 
@@ -30,8 +31,36 @@ pub struct Peak {
     pub multiply_adds: u64,
 }
 
-/// The program for f32 vectors of `lanes` lanes in `registers` registers; its symbols start with `name`.
-pub fn peak(name: &str, target: &Target, lanes: u8, registers: usize) -> Peak {
+/// The vectors that a peak is made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Width {
+    /// Lanes of 32 bits.
+    pub lanes: u8,
+    /// How many such registers there are.
+    pub registers: usize,
+}
+
+/// Registers of AVX-512.
+const WIDE: Width = Width { lanes: 16, registers: 32 };
+
+impl Width {
+    /// The registers that Cranelift uses: 128 bits.
+    pub fn narrow(target: &Target) -> Width {
+        Width { lanes: target.lanes(), registers: target.vector_registers() }
+    }
+
+    /// Every width that there is an emitter for, narrow first.
+    pub fn all(target: &Target) -> Vec<Width> {
+        let mut all = vec![Width::narrow(target)];
+        if x86::supports(target) {
+            all.push(WIDE);
+        }
+        all
+    }
+}
+
+/// The program for f32 vectors; its symbols start with `name`.
+pub fn peak(name: &str, target: &Target, Width { lanes, registers }: Width) -> Peak {
     let sums = registers.saturating_sub(SPARE).max(1);
     let mut symbols = Symbols::default();
     let tasks = Dim::symbol(symbols.intern("tasks", 1, MAX_TASKS));
@@ -66,20 +95,22 @@ fn kernel(lanes: u8, sums: usize, overwrite: bool) -> Kernel {
     let ty = RegType::vector(Elem::F32, lanes);
     // With these, sums stay near 0 to 1: neither infinite nor subnormal, which some CPUs are slow on.
     let (p, q) = if overwrite { (0.875, 0.125) } else { (1.0 / 1024.0, 1.0 / 1024.0) };
-    let (p, q) = (b.const_f(ty, p), b.const_f(ty, q));
-    let init: Vec<Reg> = (0..sums).map(|i| b.const_f(ty, i as f64 / sums as f64)).collect();
+    // Carried around the loop, the factors are no constants to an emitter, which may keep those in memory.
+    let mut init = vec![b.const_f(ty, p), b.const_f(ty, q)];
+    init.extend((0..sums).map(|i| b.const_f(ty, i as f64 / sums as f64)));
     let (zero, end) = (b.int(0), b.int(ITERATIONS));
-    let all = b.for_loop(zero, end, 1, &init, |b, _, sums| {
-        let mut sums = sums.to_vec();
+    let all = b.for_loop(zero, end, 1, &init, |b, _, carried| {
+        let mut next = carried.to_vec();
+        let (p, q) = (carried[0], carried[1]);
         for _ in 0..UNROLL {
-            for s in &mut sums {
+            for s in &mut next[2..] {
                 *s = if overwrite { b.fma(*s, p, q) } else { b.fma(p, q, *s) };
             }
         }
-        sums
+        next
     });
-    let mut sum = all[0];
-    for &x in &all[1..] {
+    let mut sum = all[2];
+    for &x in &all[3..] {
         sum = b.add(sum, x);
     }
     let width = b.int(lanes.into());
@@ -96,19 +127,31 @@ mod tests {
 
     #[test]
     fn the_loop_is_multiply_adds_alone() {
-        for (target, cpu, op) in [("x86_64", "x86-64-v3", "vfmadd"), ("aarch64", "generic", "fmla")] {
-            let target = Target::parse(target, cpu).unwrap();
-            let p = peak("peak", &target, target.lanes(), target.vector_registers());
+        for (arch, cpu, width, op) in [
+            ("x86_64", "x86-64-v3", None, "vfmadd"),
+            ("x86_64", "x86-64-v4", Some(WIDE), "zmm"),
+            ("aarch64", "generic", None, "fmla"),
+        ] {
+            let target = Target::parse(arch, cpu).unwrap();
+            let width = width.unwrap_or(Width::narrow(&target));
+            let p = peak("peak", &target, width);
             let asm = object::emit_asm(&p.program, &target).unwrap();
             let kernel = asm.split("\n\n").next().unwrap();
             let lines: Vec<&str> = kernel.lines().collect();
-            let is = |l: &&&str| l.contains(op);
+            let is = |l: &&str| l.contains(op) && (l.contains("fmadd") || l.contains("fmla"));
             let (first, last) = (lines.iter().position(|l| is(&l)), lines.iter().rposition(|l| is(&l)));
             let body = &lines[first.unwrap()..=last.unwrap()];
-            let sums = target.vector_registers() - SPARE;
-            assert_eq!(body.iter().filter(is).count(), UNROLL * sums, "{kernel}");
+            let sums = width.registers - SPARE;
+            assert_eq!(body.iter().filter(|l| is(l)).count(), UNROLL * sums, "{kernel}");
             assert_eq!(body.len(), UNROLL * sums, "copies or spills in\n{kernel}");
-            assert_eq!(p.multiply_adds, 4096 * (8 * sums * 4) as u64);
+            assert_eq!(p.multiply_adds, 4096 * 8 * sums as u64 * u64::from(width.lanes));
         }
+    }
+
+    #[test]
+    fn wide_needs_the_cpu() {
+        let widths = |cpu: &str| Width::all(&Target::parse("x86_64", cpu).unwrap());
+        assert_eq!(widths("x86-64-v3").iter().map(|w| w.lanes).collect::<Vec<_>>(), [4]);
+        assert_eq!(widths("znver4").iter().map(|w| w.lanes).collect::<Vec<_>>(), [4, 16]);
     }
 }

@@ -146,6 +146,9 @@ struct InspectArgs {
     /// CPU to compile for: generic, native, or a name
     #[arg(long, value_name = "CPU", default_value = "generic")]
     cpu: String,
+    /// What makes machine code of kernels: auto (the widest registers of the CPU), clif (Cranelift, 128 bits)
+    #[arg(long, value_name = "EMITTER", value_parser = parse_emitter, default_value = "auto")]
+    emitter: Emitter,
     /// Print JSON (models only)
     #[arg(long)]
     json: bool,
@@ -240,6 +243,7 @@ pub fn main() -> ExitCode {
                 opt_level: a.opt_level,
                 target: a.target.unwrap_or_else(|| CompileOptions::default().target),
                 cpu: a.cpu,
+                emitter: a.emitter,
                 dims: a.dims.dims,
                 shapes: a.dims.shapes,
                 ..CompileOptions::default()

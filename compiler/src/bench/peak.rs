@@ -4,7 +4,7 @@ use std::fs::File;
 use std::path::Path;
 
 use bertc_backends::object::{self, EmitOptions};
-use bertc_backends::peak::{self, Peak};
+use bertc_backends::peak::{self, Peak, Width};
 use bertc_backends::target::Target;
 use bertc_ir::Diag;
 use bertc_rt::ThreadPool;
@@ -34,15 +34,14 @@ pub(super) struct Yardstick<'a> {
 /// Every width that the compiler emits code for on this machine, narrow first. `dir` takes the files.
 pub(super) fn load_all(dir: &Path) -> Result<Vec<LoadedPeak>, Vec<Diag>> {
     let target = Target::parse("native", "native").map_err(|d| vec![d])?;
-    let widths = [(target.lanes(), target.vector_registers())];
-    widths.iter().map(|&(lanes, registers)| load(dir, &target, lanes, registers)).collect()
+    Width::all(&target).into_iter().map(|w| load(dir, &target, w)).collect()
 }
 
-fn load(dir: &Path, target: &Target, lanes: u8, registers: usize) -> Result<LoadedPeak, Vec<Diag>> {
+fn load(dir: &Path, target: &Target, width: Width) -> Result<LoadedPeak, Vec<Diag>> {
     let one = |d: Diag| vec![d];
-    let bits = 32 * u32::from(lanes);
+    let bits = 32 * u32::from(width.lanes);
     let name = format!("peak{bits}");
-    let Peak { program, multiply_adds } = peak::peak(&name, target, lanes, registers);
+    let Peak { program, multiply_adds } = peak::peak(&name, target, width);
     let (object, library) =
         (dir.join(format!("{name}.o")), dir.join(format!("{name}{}", std::env::consts::DLL_SUFFIX)));
     let mut file = File::create(&object).map_err(|e| one(Diag::new(format!("can't write the object to link: {e}"))))?;

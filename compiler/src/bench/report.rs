@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bertc_backends::target::Emitter;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Map, Value, json};
 
@@ -16,7 +17,8 @@ pub(super) fn text(r: &Results<'_>) -> String {
         let dims: Vec<_> = r.dims.iter().map(|(n, v)| format!("{n} = {v}")).collect();
         text += &format!("dims: {}\n", dims.join(", "));
     }
-    text += &format!("target: {}, cpu {}, -O{}\n", r.target, o.compile.cpu, o.compile.opt_level);
+    let (cpu, level) = (&o.compile.cpu, o.compile.opt_level);
+    text += &format!("target: {}, cpu {cpu}, emitter {}, -O{level}\n", r.target, emitter(r));
     text += &format!("multiply-adds of the model: {} G\n", giga(r.multiply_adds as f64));
     let arena = r.arena.map_or("unknown".into(), size);
     text += &format!("weights {}, code {}, arena {arena}, ", size(r.stats.consts), size(r.stats.text));
@@ -75,6 +77,7 @@ pub(super) fn json(r: &Results<'_>) -> String {
         "model": o.model.display().to_string(),
         "target": r.target,
         "cpu": o.compile.cpu,
+        "emitter": emitter(r),
         "opt_level": o.compile.opt_level,
         "dims": dims,
         "multiply_adds": r.multiply_adds,
@@ -88,6 +91,11 @@ pub(super) fn json(r: &Results<'_>) -> String {
         "runs": runs,
     });
     format!("{value:#}\n")
+}
+
+fn emitter(r: &Results<'_>) -> &'static str {
+    let e = r.options.compile.emitter;
+    Emitter::ALL.iter().find(|x| x.1 == e).map_or("unknown", |x| x.0)
 }
 
 fn run(r: &Results<'_>, row: &Row) -> Value {
