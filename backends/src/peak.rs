@@ -7,7 +7,7 @@ use bertc_ir::kernel::{Elem, Kernel, KernelBuilder, RegType};
 use bertc_ir::{DType, Dim, Symbols, TensorType};
 
 use crate::emit::x86;
-use crate::plan::{Arg, PortSpec, Program, Step};
+use crate::plan::{Arg, Chunk, PortSpec, Program, Step};
 use crate::target::Target;
 
 /// Most tasks of a run.
@@ -77,7 +77,7 @@ pub fn peak(name: &str, target: &Target, Width { lanes, registers }: Width) -> P
         steps: vec![Step {
             kernel: 0,
             args: vec![Arg::Output(0)],
-            tasks: vec![(tasks, 1)],
+            tasks: vec![(tasks, Chunk::Fixed(1))],
             fallible: false,
             source: "peak".into(),
         }],

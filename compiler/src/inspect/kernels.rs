@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use bertc_backends::plan::{Program, Step};
+use bertc_backends::plan::{Chunk, Program, Step};
 use bertc_ir::{Dim, Graph, Loc, Op, Symbols, ValueId, cost};
 use serde_json::{Value, json};
 
@@ -224,16 +224,17 @@ fn shape(dims: &[Dim], symbols: &Symbols) -> String {
     format!("[{}]", dims.join(", "))
 }
 
-/// The number of tasks: a number, or the factors with what is divided and rounded up.
+/// The number of tasks: a number, or the factors with what is divided and rounded up. `share(m, n)` is an even share of
+/// the workers, a multiple of m, n at most.
 fn tasks(step: &Step, symbols: &Symbols) -> String {
     let mut constant = 1i64;
     let mut factors = Vec::new();
     for (extent, chunk) in &step.tasks {
         let text = text_of(extent, symbols);
-        match text.parse::<i64>() {
-            Ok(n) if *chunk > 0 => constant = constant.saturating_mul(n / chunk + i64::from(n % chunk > 0)),
-            _ if *chunk == 1 && extent.terms() == 1 => factors.push(text),
-            _ if *chunk == 1 => factors.push(format!("({text})")),
+        match (text.parse::<i64>(), chunk) {
+            (Ok(n), &Chunk::Fixed(c)) if c > 0 => constant = constant.saturating_mul(n / c + i64::from(n % c > 0)),
+            (_, Chunk::Fixed(1)) if extent.terms() == 1 => factors.push(text),
+            (_, Chunk::Fixed(1)) => factors.push(format!("({text})")),
             _ => factors.push(format!("ceil({text} / {chunk})")),
         }
     }
@@ -266,7 +267,12 @@ mod tests {
         let mut s = Symbols::default();
         let b = Dim::symbol(s.intern("batch", 1, 9));
         let q = Dim::symbol(s.intern("seq", 65, 65));
-        let of = |t: &[(Dim, i64)]| tasks(&Step { tasks: t.to_vec(), ..step("x") }, &s);
+        let of = |t: &[(Dim, i64)]| {
+            let tasks = t.iter().map(|(d, c)| (d.clone(), Chunk::Fixed(*c))).collect();
+            super::tasks(&Step { tasks, ..step("x") }, &s)
+        };
+        let share = vec![(b.clone(), Chunk::Share { multiple: 2, most: 8 })];
+        assert_eq!(tasks(&Step { tasks: share, ..step("x") }, &s), "ceil(batch / share(2, 8))");
         assert_eq!(of(&[]), "1");
         assert_eq!(of(&[(7.into(), 2), (3.into(), 1)]), "12");
         assert_eq!(of(&[(b.clone(), 1), (7.into(), 2)]), "4 * batch");
