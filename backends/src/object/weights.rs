@@ -32,20 +32,18 @@ pub(crate) struct Layout {
 struct Key {
     hash: blake3::Hash,
     len: u64,
-    /// What a packed layout depends on beside the bytes.
-    packed: Option<(bool, Vec<(DType, Vec<usize>)>)>,
+    layout: ConstLayout,
+    /// Types and shapes of the parts, on which a packed layout depends.
+    parts: Vec<(DType, Vec<usize>)>,
 }
 
 impl Key {
     fn new(c: &ConstData) -> Key {
-        let shapes = || c.parts.iter().map(|t| (t.dtype(), t.shape().to_vec())).collect();
-        let packed = match c.layout {
-            ConstLayout::Plain => None,
-            ConstLayout::Packed { trans } => Some((trans, shapes())),
-        };
+        let packed = c.layout != ConstLayout::Plain;
+        let parts = c.parts.iter().filter(|_| packed).map(|t| (t.dtype(), t.shape().to_vec())).collect();
         let mut hash = blake3::Hasher::new();
         c.parts.iter().for_each(|t| _ = hash.update(t.bytes()));
-        Key { len: hash.count(), hash: hash.finalize(), packed }
+        Key { len: hash.count(), hash: hash.finalize(), layout: c.layout, parts }
     }
 }
 

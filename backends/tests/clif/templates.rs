@@ -8,8 +8,8 @@ use bertc_ir::kernel::interp::{self, Memory};
 use crate::machine::{Arg, Case, Outcome, TARGETS, run_on};
 
 #[path = "../common/templates.rs"]
-mod templates;
-use templates::{Call, Operand};
+mod graphs;
+use graphs::{Call, Operand};
 
 fn f32s(bytes: &[u8]) -> Vec<f32> {
     bytes.chunks(4).map(|c| f32::from_le_bytes(c.try_into().expect("four bytes"))).collect()
@@ -51,14 +51,14 @@ fn case(call: Call, name: &str) -> Case {
 
 #[test]
 fn every_template() {
-    let graphs = templates::all();
+    let graphs = graphs::all();
     for (triple, cpu) in TARGETS {
         let mut target = Target::parse(triple, cpu).expect("a known target");
         target.emitter = Emitter::Clif;
         let mut cases = Vec::new();
         for (name, g) in &graphs {
             let p = lower(g, &target).unwrap_or_else(|e| panic!("{name}: {e:?}"));
-            cases.extend(templates::calls(&p).into_iter().map(|c| case(c, name)));
+            cases.extend(graphs::calls(&p).into_iter().map(|c| case(c, name)));
         }
         run_on(&target, &cases);
     }

@@ -5,16 +5,16 @@ use bertc_backends::lower::lower;
 use crate::machine::{Arg, Case, run, target};
 
 #[path = "../common/templates.rs"]
-mod templates;
-use templates::Operand;
+mod graphs;
+use graphs::Operand;
 
 pub const TESTS: &[(&str, fn() -> Result<(), String>)] = &[("templates::all", all)];
 
 fn all() -> Result<(), String> {
     let mut cases = Vec::new();
-    for (name, g) in templates::all() {
+    for (name, g) in graphs::all() {
         let p = lower(&g, &target()).map_err(|e| format!("{name}: {e:?}"))?;
-        for call in templates::calls(&p) {
+        for call in graphs::calls(&p) {
             let operand = |o| match o {
                 Operand::Int(v) => Arg::Int(v),
                 Operand::Buffer(b) | Operand::Scratch(b) => Arg::Buffer(b),

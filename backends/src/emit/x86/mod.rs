@@ -28,7 +28,7 @@ use crate::target::Target;
 pub const ALIGN: u64 = 64;
 
 /// Features that the code uses without asking.
-const NEEDED: [&str; 5] = ["bmi2", "fma", "avx512f", "avx512dq", "avx512vl"];
+const NEEDED: [&str; 6] = ["bmi2", "fma", "avx512f", "avx512dq", "avx512bw", "avx512vl"];
 
 /// Whether [`emit_kernel`] can make code for a target.
 pub fn supports(target: &Target) -> bool {
