@@ -8,7 +8,7 @@ use crate::machine::{Arg, Case, run, target};
 mod graphs;
 use graphs::Operand;
 
-pub const TESTS: &[(&str, fn() -> Result<(), String>)] = &[("templates::all", all)];
+pub const TESTS: &[crate::Test] = &[("templates::all", all)];
 
 fn all() -> Result<(), String> {
     let mut cases = Vec::new();
