@@ -139,7 +139,7 @@ mod tests {
             let kernel = asm.split("\n\n").next().unwrap();
             let lines: Vec<&str> = kernel.lines().collect();
             let is = |l: &&str| l.contains(op) && (l.contains("fmadd") || l.contains("fmla"));
-            let (first, last) = (lines.iter().position(|l| is(l)), lines.iter().rposition(|l| is(l)));
+            let (first, last) = (lines.iter().position(&is), lines.iter().rposition(&is));
             let body = &lines[first.unwrap()..=last.unwrap()];
             let sums = width.registers - SPARE;
             assert_eq!(body.iter().filter(|l| is(l)).count(), UNROLL * sums, "{kernel}");
