@@ -286,6 +286,7 @@ fn bench_prints_a_table_and_its_errors() {
     s.fails(1, "bench none.onnx", &["can't read 'none.onnx'"]);
     s.fails(1, "bench m.onnx --cpu i486", &["i486"]);
     s.fails(1, "bench m.onnx --dim nosuch=1", &["nosuch"]);
+    s.fails(1, "bench m.onnx --threads 1,4000", &["can't start 4000 threads"]);
     s.fails(2, "bench m.onnx --threads 1,x", &["--threads"]);
     s.fails(2, "bench m.onnx --repeat 0", &["--repeat"]);
     s.fails(1, "measure-memory m.onnx model 1 1 2", &["can't load 'm.onnx'"]);
