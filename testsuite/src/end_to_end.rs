@@ -27,7 +27,8 @@ pub fn check(machine: Machine, cpu: &str, level: u8, model: &str, dir: &Path, to
     let object = scratch.path().join("model.o");
     let mut file = std::fs::File::create(&object).map_err(|e| e.to_string())?;
     compiled.write_object(&mut file).map_err(show)?;
-    let program = scratch.path().join("drive");
+    // The linker for Windows would add the suffix.
+    let program = scratch.path().join("drive.exe");
     machine.link(&object, "model", &machine.stub(scratch.path())?, &program)?;
     let p = compiled.program();
     for case in golden::read(&dir.join(format!("{model}.npz")))? {

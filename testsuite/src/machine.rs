@@ -1,4 +1,4 @@
-//! The machines that compiled code runs on: this one, and AArch64 under qemu. Links a model with the C driver and
+//! The machines that compiled code runs on: this one, AArch64 under qemu, and Windows under wine. Links a model with the C driver and
 //! runs it.
 
 use std::ffi::OsString;
@@ -14,11 +14,19 @@ pub enum Machine {
     X86_64,
     /// AArch64 Linux under qemu-user.
     Aarch64,
+    /// x86-64 Windows under wine.
+    Windows,
 }
 
 fn on_path(program: &str) -> bool {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&paths).any(|p| p.join(program).is_file())
+}
+
+/// Debian keeps wine's 64-bit loader off the path.
+fn wine() -> Option<PathBuf> {
+    let debian = Path::new("/usr/lib/wine/wine64");
+    if on_path("wine64") { Some("wine64".into()) } else { debian.is_file().then(|| debian.to_path_buf()) }
 }
 
 impl Machine {
@@ -27,6 +35,7 @@ impl Machine {
         match self {
             Machine::X86_64 => "x86_64",
             Machine::Aarch64 => "aarch64",
+            Machine::Windows => "x86_64-windows-gnu",
         }
     }
 
@@ -37,6 +46,8 @@ impl Machine {
             Machine::X86_64 => (!on_path("cc")).then_some("cc"),
             Machine::Aarch64 if !on_path("aarch64-linux-gnu-gcc") => Some("aarch64-linux-gnu-gcc"),
             Machine::Aarch64 => (!on_path("qemu-aarch64")).then_some("qemu-aarch64"),
+            Machine::Windows if !on_path("x86_64-w64-mingw32-gcc") => Some("x86_64-w64-mingw32-gcc"),
+            Machine::Windows => wine().is_none().then_some("wine64"),
         }
     }
 
@@ -44,6 +55,7 @@ impl Machine {
         match self {
             Machine::X86_64 => "cc",
             Machine::Aarch64 => "aarch64-linux-gnu-gcc",
+            Machine::Windows => "x86_64-w64-mingw32-gcc",
         }
     }
 
@@ -78,6 +90,10 @@ impl Machine {
             .args([object, stub])
             .arg("-o")
             .arg(out);
+        if self == Machine::Windows {
+            // The thread library of mingw is no part of Windows.
+            cmd.arg("-static");
+        }
         run(&mut cmd).map(|_| ())
     }
 
@@ -93,6 +109,11 @@ impl Machine {
                 // One glibc for loader and library, even where arm64 packages are installed too.
                 c.args(["-L", "/usr/aarch64-linux-gnu", "-E", "LD_LIBRARY_PATH=/usr/aarch64-linux-gnu/lib"]);
                 c.arg(program);
+                c
+            }
+            Machine::Windows => {
+                let mut c = Command::new(wine().ok_or("no wine64")?);
+                c.env("WINEDEBUG", "-all").arg(program);
                 c
             }
         };
