@@ -60,6 +60,7 @@ struct Run<'a> {
     opset: &'a BTreeMap<String, i64>,
     external: External,
     scope: Scope<'a>,
+    dim_names: DimNames,
     errors: Vec<Diag>,
 }
 
@@ -75,7 +76,8 @@ pub fn run(
     let name = if graph.name().is_empty() { "main".to_string() } else { identifier(graph.name()) };
     let b = Builder { graph: Graph::new(name), notes: Vec::new(), loc: Loc::Unknown };
     let scope = Scope { values: HashMap::new(), initializers: HashMap::new(), poisoned: BTreeSet::new() };
-    let mut r = Run { b, opset, external: External::new(base_dir), scope, errors: Vec::new() };
+    let external = External::new(base_dir);
+    let mut r = Run { b, opset, external, scope, dim_names: DimNames::default(), errors: Vec::new() };
     if !graph.sparse_initializer.is_empty() {
         r.errors.push(Diag::new("sparse initializers are not supported"));
     }
@@ -115,6 +117,7 @@ impl<'a> Run<'a> {
 
     fn inputs(&mut self, graph: &'a GraphProto, opts: &ImportOptions, subst: &BTreeMap<String, Replacement>) {
         let inputs: Vec<_> = graph.input.iter().filter(|i| !self.scope.initializers.contains_key(i.name())).collect();
+        self.dim_names = DimNames::new(&inputs);
         // The pins first: a dim that one input fixes is fixed in all of them.
         let mut pins: BTreeMap<String, i64> = BTreeMap::new();
         for (name, shape) in &opts.shapes {
@@ -141,7 +144,7 @@ impl<'a> Run<'a> {
             }
         }
         for (name, ..) in &opts.dims {
-            let known = inputs.iter().any(|i| (0..rank(i)).any(|k| dim_name(i, k).as_ref() == Some(name)));
+            let known = inputs.iter().any(|i| (0..rank(i)).any(|k| self.dim_names.get(i, k) == Some(name.as_str())));
             if !known {
                 let all: Vec<&str> = self.b.graph.symbols.iter().map(|(_, s)| s.name.as_str()).collect();
                 let d = Diag::new(format!("a range is given for '{name}', which is not a dim of an input"));
@@ -157,8 +160,8 @@ impl<'a> Run<'a> {
             return;
         }
         for (k, &n) in shape.iter().enumerate() {
-            let had = match dim_name(i, k) {
-                Some(name) => pins.insert(name, n),
+            let had = match self.dim_names.get(i, k) {
+                Some(name) => pins.insert(name.to_string(), n),
                 None => const_dim(i, k),
             };
             if n < 0 || had.is_some_and(|h| h != n) {
@@ -186,7 +189,7 @@ impl<'a> Run<'a> {
         }
         let mut shape = Vec::new();
         for k in 0..rank(i) {
-            let Some(mut name) = dim_name(i, k) else {
+            let Some(mut name) = self.dim_names.get(i, k).map(str::to_string) else {
                 shape.push(Dim::constant(const_dim(i, k).unwrap_or(0)));
                 continue;
             };
@@ -403,14 +406,41 @@ fn const_dim(i: &ValueInfoProto, k: usize) -> Option<i64> {
     }
 }
 
-/// The symbol of dim `k`, if it isn't fixed.
-fn dim_name(i: &ValueInfoProto, k: usize) -> Option<String> {
+/// How the model's symbolic dims are called: identifiers, different ones for different dims.
+#[derive(Default)]
+struct DimNames(HashMap<String, String>);
+
+impl DimNames {
+    fn new(inputs: &[&ValueInfoProto]) -> Self {
+        let mut names = DimNames::default();
+        let mut taken = BTreeSet::new();
+        for i in inputs {
+            for original in (0..rank(i)).filter_map(|k| original_name(i, k)) {
+                names.0.entry(original).or_insert_with_key(|original| {
+                    let name = identifier(original);
+                    let others = (2..).map(|n| format!("{name}_{n}"));
+                    let mut all = std::iter::once(name.clone()).chain(others);
+                    all.find(|n| taken.insert(n.clone())).unwrap_or(name)
+                });
+            }
+        }
+        names
+    }
+
+    /// The symbol of dim `k`, if it isn't fixed.
+    fn get(&self, i: &ValueInfoProto, k: usize) -> Option<&str> {
+        self.0.get(&original_name(i, k)?).map(String::as_str)
+    }
+}
+
+/// What the model calls dim `k`, if it isn't fixed; one without a name is called after its input.
+fn original_name(i: &ValueInfoProto, k: usize) -> Option<String> {
     let d = tensor_type(i)?.shape.as_ref()?.dim.get(k)?;
     if const_dim(i, k).is_some() {
         return None;
     }
     Some(match &d.value {
-        Some(DimValue::DimParam(p)) if !p.is_empty() => identifier(p),
-        _ => format!("{}_dim{k}", identifier(i.name())),
+        Some(DimValue::DimParam(p)) if !p.is_empty() => p.clone(),
+        _ => format!("{}_dim{k}", i.name()),
     })
 }

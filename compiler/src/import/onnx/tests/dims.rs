@@ -20,6 +20,17 @@ fn mask_building_collapses() {
     assert!(op_names(&m.import()).is_empty());
 }
 
+/// Names that differ only in what an identifier can't have stay different dims; equal ones are one dim.
+#[test]
+fn dims_of_similar_names_stay_apart() {
+    let m = M::new(17).input("x", F32, "seq-len seq.len").input("z", F32, "seq.len seq-len");
+    let i = m.node("MatMul", "x z", "y", vec![]).output("y").import();
+    let names: Vec<&str> = i.graph.symbols.iter().map(|(_, s)| s.name.as_str()).collect();
+    assert_eq!(names, ["seq_len", "seq_len_2"]);
+    let shape = |n: usize| i.graph.ty(i.graph.inputs()[n].value).shape.clone();
+    assert_eq!(shape(0), [shape(1)[1].clone(), shape(1)[0].clone()]);
+}
+
 /// Indices that count through a flattened mask are a reshape.
 #[test]
 fn counting_indices_are_reshapes() {
