@@ -13,8 +13,8 @@ use bertc_ir::{CmpOp, DType, Dim};
 use super::ctx::Ctx;
 use super::gemm::Tile;
 use super::matmul::PANEL;
-use super::micro::{Left, Range, Right, Spot, accumulate, row_spots, whole_passes};
-use super::nest::{fold_over, loop_over, when};
+use super::micro::{Left, Range, Right, Spot, accumulate, row_spots, row_tiles, whole_passes};
+use super::nest::{fold_over, loop_over};
 use super::norm::Row;
 use crate::plan::{ALIGN, Arg};
 use crate::vecmath;
@@ -174,21 +174,7 @@ pub fn attention(c: &mut Ctx, tile: Tile, s: &Spec, args: Args) -> Tasks {
         let zero = c.b.int(0);
         let first = c.b.cmp(CmpOp::Eq, t0, zero);
         let block = Block { t0, count, first };
-        let height = a.tile.rows;
-        let split = whole_passes(c, s0, s1, height);
-        loop_over(c, s0, split, height, |c, s| a.rows(c, s0, s, height, &block));
-        if s.queries.as_const().is_some_and(|n| n % height == 0) {
-            return;
-        }
-        let (mut row, mut height) = (split, height / 2);
-        while height > 0 {
-            let step = c.b.int(height);
-            let end = c.b.add(row, step);
-            let fits = c.b.cmp(CmpOp::Le, end, s1);
-            when(c, fits, |c| a.rows(c, s0, row, height, &block));
-            row = c.b.select(fits, end, row);
-            height /= 2;
-        }
+        row_tiles(c, [s0, s1], &s.queries, a.tile.rows, |c, row, height| a.rows(c, s0, row, height, &block));
     });
     a.divide(c, s0, s1, s.nan_to_zero);
     Some(vec![(s.batch.clone(), 1), (s.heads.into(), 1), (s.queries.clone(), ROWS)])

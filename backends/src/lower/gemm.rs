@@ -11,8 +11,8 @@ use bertc_ir::{CmpOp, DType, Dim, UnaryOp};
 use super::ctx::Ctx;
 use super::elementwise;
 use super::matmul::{PANEL, Shape, packed_dtype};
-use super::micro::{self, Left, Range, Right, Spot, row_spots, whole_passes};
-use super::nest::{loop_over, when};
+use super::micro::{self, Left, Range, Right, Spot, row_spots, row_tiles, whole_passes};
+use super::nest::loop_over;
 use super::norm::{Norm, Row};
 use crate::emit::x86;
 use crate::plan::{Arg, Chunk};
@@ -268,25 +268,10 @@ impl Gemm<'_> {
     }
 
     /// All row tiles of a strip of columns.
-    fn rows(&self, c: &mut Ctx, base: &Base, [m0, m1]: [Reg; 2], col: Reg, vectors: i64, k: &Block) {
-        let height = self.tile.rows;
-        let (span, mask) = (c.b.sub(m1, m0), c.b.int(-height));
-        let whole = c.b.bin(Bin::And, span, mask);
-        let split = c.b.add(m0, whole);
-        loop_over(c, m0, split, height, |c, row| self.tile(c, base, row, height, col, vectors, k));
-        if self.spec.shape.m.as_const().is_some_and(|m| m % height == 0) {
-            return;
-        }
-        let mut row = split;
-        let mut height = height / 2;
-        while height > 0 {
-            let step = c.b.int(height);
-            let end = c.b.add(row, step);
-            let fits = c.b.cmp(CmpOp::Le, end, m1);
-            when(c, fits, |c| self.tile(c, base, row, height, col, vectors, k));
-            row = c.b.select(fits, end, row);
-            height /= 2;
-        }
+    fn rows(&self, c: &mut Ctx, base: &Base, m: [Reg; 2], col: Reg, vectors: i64, k: &Block) {
+        row_tiles(c, m, &self.spec.shape.m, self.tile.rows, |c, row, height| {
+            self.tile(c, base, row, height, col, vectors, k);
+        });
     }
 
     /// The number of columns from each register of a strip on, where the last strip may be partly filled.

@@ -5,7 +5,7 @@ use bertc_ir::kernel::{Elem, Place, Reg};
 
 use super::ctx::Ctx;
 use super::gemm::Tile;
-use super::nest::fold_over;
+use super::nest::{fold_over, loop_over, when};
 
 /// An address and a constant number of elements from there.
 #[derive(Clone, Copy, Debug)]
@@ -138,4 +138,23 @@ pub fn whole_passes(c: &mut Ctx, lo: Reg, hi: Reg, unroll: i64) -> Reg {
     let (n, mask) = (c.b.sub(hi, lo), c.b.int(-unroll));
     let n = c.b.bin(bertc_ir::kernel::Bin::And, n, mask);
     c.b.add(lo, n)
+}
+
+/// Covers the rows `lo..hi` with tiles of `height` (a power of two) and then of its halves: `body` gets a tile's first row
+/// and its height. `total` is what the rows are a part of, in parts of whole tiles but for the last one.
+pub fn row_tiles(c: &mut Ctx, [lo, hi]: [Reg; 2], total: &Dim, height: i64, mut body: impl FnMut(&mut Ctx, Reg, i64)) {
+    let split = whole_passes(c, lo, hi, height);
+    loop_over(c, lo, split, height, |c, row| body(c, row, height));
+    if total.as_const().is_some_and(|n| n % height == 0) {
+        return;
+    }
+    let (mut row, mut height) = (split, height / 2);
+    while height > 0 {
+        let step = c.b.int(height);
+        let end = c.b.add(row, step);
+        let fits = c.b.cmp(bertc_ir::CmpOp::Le, end, hi);
+        when(c, fits, |c| body(c, row, height));
+        row = c.b.select(fits, end, row);
+        height /= 2;
+    }
 }
