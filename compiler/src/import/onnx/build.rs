@@ -186,7 +186,8 @@ impl Builder {
         if let (Some(s), Some(c)) = (from.as_symbol(), to.as_const()) {
             let s = self.graph.symbols.get(s);
             if c < s.min || c > s.max {
-                return Err(fail());
+                let m = format!("dim {} must be {c} here, which is not in its range {}..={}", s.name, s.min, s.max);
+                return Err(Stop::Fail(m));
             }
         }
         Err(Stop::Equate(from, to))
