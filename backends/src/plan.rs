@@ -96,13 +96,13 @@ impl From<i64> for Chunk {
 }
 
 impl Chunk {
-    /// The chunk of an extent of at least 1 for a number of workers.
+    /// The chunk of an extent for a number of workers; at least 1, also of an empty extent.
     pub fn of(self, extent: i64, workers: i64) -> i64 {
         match self {
             Chunk::Fixed(n) => n,
             Chunk::Share { multiple, most } => {
                 let share = (extent + workers - 1) / workers;
-                ((share + multiple - 1) / multiple * multiple).min(most)
+                ((share + multiple - 1) / multiple * multiple).clamp(multiple, most)
             }
         }
     }

@@ -74,7 +74,9 @@ impl Driver<'_> {
                 let share = c.offset(share, multiple - 1);
                 let mask = c.int(-multiple);
                 let share = c.b.ins().band(share, mask);
-                let most = c.int(most);
+                let (least, most) = (c.int(multiple), c.int(most));
+                // An empty extent has a chunk too: it is a divisor.
+                let share = c.b.ins().smax(share, least);
                 c.b.ins().smin(share, most)
             }
         }
