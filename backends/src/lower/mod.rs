@@ -38,6 +38,23 @@ pub const LANES: u8 = 4;
 /// # Errors
 /// All ops that compiled code doesn't support, and sizes that don't fit 64 bits.
 pub fn lower(graph: &Graph, target: &Target) -> Result<Program, Vec<Diag>> {
+    Ok(lower_traced(graph, target)?.program)
+}
+
+/// A program, and where its steps come from.
+#[derive(Clone, Debug)]
+pub struct Traced {
+    /// The program.
+    pub program: Program,
+    /// For each step the value of the graph that it computes, or helps to compute.
+    pub values: Vec<ValueId>,
+}
+
+/// [`lower`], for those who show a program next to its graph.
+///
+/// # Errors
+/// As [`lower`].
+pub fn lower_traced(graph: &Graph, target: &Target) -> Result<Traced, Vec<Diag>> {
     let (tile, narrow) = (Tile::for_target(target), Tile::narrow(target));
     let l = Lowering {
         g: graph,
@@ -51,6 +68,7 @@ pub fn lower(graph: &Graph, target: &Target) -> Result<Program, Vec<Diag>> {
         kernels: Vec::new(),
         kernel_of: HashMap::new(),
         steps: Vec::new(),
+        values: Vec::new(),
     };
     l.run()
 }
@@ -77,10 +95,12 @@ struct Lowering<'a> {
     kernels: Vec<Kernel>,
     kernel_of: HashMap<String, usize>,
     steps: Vec<Step>,
+    /// The value of each step.
+    values: Vec<ValueId>,
 }
 
 impl Lowering<'_> {
-    fn run(mut self) -> Result<Program, Vec<Diag>> {
+    fn run(mut self) -> Result<Traced, Vec<Diag>> {
         let order = self.schedule();
         let mut errors = Vec::new();
         for &v in &order {
@@ -120,7 +140,7 @@ impl Lowering<'_> {
             steps: self.steps,
         };
         program.verify()?;
-        Ok(program)
+        Ok(Traced { program, values: self.values })
     }
 
     /// Topological order in which everything a fallible op needs comes first.
@@ -229,6 +249,7 @@ impl Lowering<'_> {
             _ => self.g.op(v).name().to_string(),
         };
         self.steps.push(Step { kernel: index, args: c.args, tasks, fallible: self.fallible(v), source });
+        self.values.push(v);
         Ok(())
     }
 
