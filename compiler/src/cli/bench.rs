@@ -1,0 +1,48 @@
+//! The flags of `bertc bench`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::shared::TuneArgs;
+use crate::bench::BenchOptions;
+use crate::options::CompileOptions;
+
+#[derive(Args, Debug)]
+pub struct BenchArgs {
+    /// The model
+    #[arg(value_name = "MODEL.onnx")]
+    pub model: PathBuf,
+    /// Numbers of threads, each measured; 0: one for each CPU
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "1")]
+    pub threads: Vec<u32>,
+    /// Timed runs with each number of threads
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
+    pub repeat: u32,
+    /// Runs before those
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    pub warmup: u32,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// CPU to compile for: generic, native, or a name
+    #[arg(long, value_name = "CPU", default_value = "native")]
+    pub cpu: String,
+    #[command(flatten)]
+    pub tune: TuneArgs,
+}
+
+impl BenchArgs {
+    /// What the flags ask for.
+    pub fn options(self) -> BenchOptions {
+        BenchOptions {
+            model: self.model,
+            threads: self.threads,
+            repeat: self.repeat,
+            warmup: self.warmup,
+            json: self.json,
+            quiet: self.tune.quiet,
+            compile: CompileOptions { cpu: self.cpu, name: "model".into(), ..self.tune.options() },
+        }
+    }
+}

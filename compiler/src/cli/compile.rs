@@ -1,0 +1,65 @@
+//! The flags of the main command.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::shared::TuneArgs;
+use crate::emit::Job;
+use crate::options::{CompileOptions, Emit};
+
+#[derive(Args, Debug)]
+pub struct MainArgs {
+    /// The model
+    #[arg(value_name = "MODEL.onnx", required = true)]
+    pub model: Option<PathBuf>,
+    /// File to write; `-` is standard output
+    #[arg(short, value_name = "OUT")]
+    pub output: Option<PathBuf>,
+    /// x86_64, aarch64, or a triple such as aarch64-apple-darwin [default: this machine]
+    #[arg(long, value_name = "TARGET")]
+    pub target: Option<String>,
+    /// CPU to compile for: generic, native, or a name
+    #[arg(long, value_name = "CPU", default_value = "generic")]
+    pub cpu: String,
+    /// Prefix of the symbols [default: the stem of OUT]
+    #[arg(long, value_name = "PREFIX")]
+    pub name: Option<String>,
+    /// What to write (repeatable, or with commas)
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "KIND", default_value = "obj")]
+    pub emit: Vec<Emit>,
+    /// Runtime stub for --emit staticlib: a libbertc_rt.a of the target
+    #[arg(long, value_name = "PATH")]
+    pub rt: Option<PathBuf>,
+    #[command(flatten)]
+    pub tune: TuneArgs,
+}
+
+impl MainArgs {
+    /// What the flags ask for.
+    ///
+    /// # Errors
+    /// Flags that don't go together.
+    pub fn job(self) -> Result<Job, String> {
+        let a = self;
+        let model = a.model.ok_or("MODEL.onnx is missing")?;
+        let mut kinds = a.emit;
+        kinds.sort_unstable();
+        kinds.dedup();
+        let stdout = a.output.as_ref().is_some_and(|o| o.as_os_str() == "-");
+        match (&a.output, kinds.as_slice()) {
+            (None, [kind]) if kind.is_text() => {}
+            (None, _) => return Err("-o OUT is missing; for example -o bert.o".into()),
+            (Some(_), [_]) => {}
+            (Some(_), _) if stdout => return Err("-o - takes one kind of --emit".into()),
+            (Some(_), _) => {}
+        }
+        let compile = CompileOptions {
+            target: a.target.unwrap_or_else(|| CompileOptions::default().target),
+            cpu: a.cpu,
+            ..a.tune.clone().options()
+        };
+        let output = a.output.filter(|_| !stdout);
+        Ok(Job { model, output, kinds, name: a.name, rt: a.rt, quiet: a.tune.quiet, compile })
+    }
+}

@@ -1,0 +1,140 @@
+//! The command line: one file for the flags of each command, and exit codes. What a command does is elsewhere.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use bertc_ir::Diag;
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
+
+use self::bench::BenchArgs;
+use self::compile::MainArgs;
+use self::demo::DemoArgs;
+use self::inspect::InspectArgs;
+use self::run::RunArgs;
+use crate::report::{Level, show};
+
+mod bench;
+mod compile;
+mod demo;
+mod inspect;
+mod run;
+mod shared;
+
+/// Compiles an ONNX text encoder to an object file that needs no runtime
+#[derive(Parser, Debug)]
+#[command(name = "bertc", version, args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+#[command(after_help = "Example: bertc model.onnx -O3 -o bert.o   (writes bert.o and bert.h)")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    main: MainArgs,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Compile a model, run it in this process, print its outputs' statistics and its time
+    Run(RunArgs),
+    /// Compile a model and measure it: latency, and how near that is to this machine's peak of multiply-adds
+    Bench(BenchArgs),
+    /// Run a compiled model and print this process's peak memory; `bench` starts it
+    #[command(hide = true)]
+    MeasureMemory { library: PathBuf, prefix: String, threads: u32, dims: Vec<i64> },
+    /// Describe a compiled object (.o), or a model (.onnx) and the kernels it becomes
+    ///
+    /// The kernels are listed in layers. A layer is what runs from one attention up to the next: its first kernel is the
+    /// attention, its last one makes the next layer's queries, keys and values. The last layer goes on to the end.
+    Inspect(InspectArgs),
+    /// Compile a small model, link a C app with it, run it, and tell what happened
+    Demo(DemoArgs),
+}
+
+/// The exit code of wrong usage, as clap's.
+const USAGE: u8 = 2;
+
+/// Parses the process's arguments and does what they say.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            // `--help` and `--version` come here too; a closed pipe is no reason to fail.
+            let _ = e.print();
+            let fine = matches!(e.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return if fine { ExitCode::SUCCESS } else { ExitCode::from(USAGE) };
+        }
+    };
+    let result = match cli.command {
+        None => match cli.main.job() {
+            Ok(job) => crate::emit::run(&job),
+            Err(message) => {
+                let _ = Cli::command().error(ErrorKind::ValueValidation, message).print();
+                return ExitCode::from(USAGE);
+            }
+        },
+        Some(Command::Run(a)) => crate::run::run(&a.options()),
+        Some(Command::Bench(a)) => crate::bench::run(&a.options()),
+        Some(Command::MeasureMemory { library, prefix, threads, dims }) => {
+            crate::bench::memory::child(&library, &prefix, threads, &dims)
+        }
+        Some(Command::Inspect(a)) => crate::inspect::run(&a.options()),
+        Some(Command::Demo(a)) => crate::demo::run(&a.options()),
+    };
+    finish(result)
+}
+
+fn finish(result: Result<(), Vec<Diag>>) -> ExitCode {
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(diags) => {
+            show(&diags, Level::Error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::emit::Job;
+    use crate::options::Emit;
+
+    fn parse(args: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(std::iter::once("bertc").chain(args.split_whitespace()))
+    }
+
+    fn main_job(args: &str) -> Result<Job, String> {
+        parse(args).map_err(|e| e.to_string()).and_then(|c| c.main.job())
+    }
+
+    #[test]
+    fn clap_accepts_the_definition() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn levels_are_written_like_compilers_do() {
+        for (args, level) in [("m.onnx -o a.o", 2), ("m.onnx -O0 -o a.o", 0), ("-O3 m.onnx -o a.o", 3)] {
+            assert_eq!(main_job(args).unwrap().compile.opt_level, level);
+        }
+        assert!(main_job("m.onnx -O4 -o a.o").unwrap_err().contains("expected -O0, -O1, -O2 or -O3"));
+    }
+
+    #[test]
+    fn flags_arrive() {
+        let j = main_job("m.onnx -o a.o --dim seq=1..64 --dim b=2 --shape x=1x2 --emit obj,clif --emit asm --name q")
+            .unwrap();
+        assert_eq!(j.compile.dims, [("seq".to_string(), 1, 64), ("b".to_string(), 2, 2)]);
+        assert_eq!(j.compile.shapes, [("x".to_string(), vec![1, 2])]);
+        assert_eq!(j.kinds, [Emit::Obj, Emit::Clif, Emit::Asm]);
+        assert_eq!(j.name.as_deref(), Some("q"));
+    }
+
+    #[test]
+    fn binary_output_needs_a_file() {
+        assert!(main_job("m.onnx").unwrap_err().contains("-o OUT is missing"));
+        assert!(main_job("m.onnx --emit obj,clif -o -").unwrap_err().contains("one kind"));
+        assert_eq!(main_job("m.onnx --emit clif").unwrap().output, None);
+        assert!(parse("").is_err() && parse("run").is_err() && parse("m.onnx run x.onnx").is_err());
+    }
+}

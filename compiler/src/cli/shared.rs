@@ -1,0 +1,70 @@
+//! Groups of flags that several commands take. Structs here are described by plain comments: clap takes a doc comment
+//! for the help of the command.
+
+use bertc_backends::target::Emitter;
+use clap::Args;
+
+use crate::options::{CompileOptions, DEFAULT_OPT_LEVEL, parse_dim, parse_emitter, parse_opt_level, parse_shape};
+
+// Which dims a model is compiled for.
+#[derive(Args, Clone, Debug)]
+pub struct DimArgs {
+    /// Fix all dims of an input: input_ids=1x128 (repeatable)
+    #[arg(long = "shape", value_name = "NAME=1x128", value_parser = parse_shape)]
+    pub shapes: Vec<(String, Vec<i64>)>,
+    /// Limit a dim (both ends included) or fix it: seq=1..512, seq=128 (repeatable)
+    #[arg(long = "dim", value_name = "NAME=1..512", value_parser = parse_dim)]
+    pub dims: Vec<(String, i64, i64)>,
+}
+
+// Which passes run, and what they show of themselves.
+#[derive(Args, Clone, Debug)]
+pub struct PassArgs {
+    /// Optimise: 0 lowers only, 1 simplifies, 2 and 3 also fuse and tune as far as passes exist
+    #[arg(short = 'O', value_name = "LEVEL", value_parser = parse_opt_level, default_value_t = DEFAULT_OPT_LEVEL)]
+    pub opt_level: u8,
+    /// Verify the tensor IR after each pass
+    #[arg(long)]
+    pub verify_each: bool,
+}
+
+// How to compile a model that is run or written.
+#[derive(Args, Clone, Debug)]
+pub struct TuneArgs {
+    /// What makes machine code of kernels: auto (the widest registers of the CPU), clif (Cranelift, 128 bits)
+    #[arg(long, value_name = "EMITTER", value_parser = parse_emitter, default_value = "auto")]
+    pub emitter: Emitter,
+    /// Print nothing but errors
+    #[arg(long, short)]
+    pub quiet: bool,
+    #[command(flatten)]
+    pub pass: PassArgs,
+    #[command(flatten)]
+    pub dims: DimArgs,
+}
+
+impl DimArgs {
+    /// Puts the flags into `options`.
+    pub fn apply(self, options: &mut CompileOptions) {
+        options.dims = self.dims;
+        options.shapes = self.shapes;
+    }
+}
+
+impl PassArgs {
+    /// Puts the flags into `options`.
+    pub fn apply(self, options: &mut CompileOptions) {
+        options.opt_level = self.opt_level;
+        options.verify_each = self.verify_each;
+    }
+}
+
+impl TuneArgs {
+    /// The options of a compilation, the rest by default.
+    pub fn options(self) -> CompileOptions {
+        let mut options = CompileOptions { emitter: self.emitter, ..CompileOptions::default() };
+        self.pass.apply(&mut options);
+        self.dims.apply(&mut options);
+        options
+    }
+}
