@@ -8,6 +8,6 @@ pub mod object;
 pub mod pack;
 pub mod peak;
 pub mod plan;
-mod schedule;
+pub mod schedule;
 pub mod target;
 pub mod vecmath;

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use bertc_ir::{DType, Diag, Tensor};
 use half::{bf16, f16};
 
-use crate::plan::{ConstData, ConstLayout};
+use crate::plan::{ConstData, ConstLayout, Part};
 
 /// Columns of a packed panel.
 pub const PANEL: usize = 16;
@@ -13,7 +13,10 @@ pub const PANEL: usize = 16;
 /// Size in bytes of `c` in its layout. An error if a packed constant is not a matrix of a packable type.
 pub fn packed_size(c: &ConstData) -> Result<u64, Diag> {
     match c.layout {
-        ConstLayout::Plain => Ok(c.parts.iter().map(|p| p.bytes().len() as u64).sum()),
+        ConstLayout::Plain => {
+            let size = c.parts.iter().try_fold(0u64, |n, p| n.checked_add(p.size()?));
+            size.ok_or_else(|| Diag::new("a constant is too large"))
+        }
         ConstLayout::Packed { trans } => {
             let mut total = 0u64;
             let rows = c.parts.first().map(|p| matrix(p, trans)).transpose()?.map(|(k, _)| k);
@@ -34,14 +37,19 @@ pub fn packed_size(c: &ConstData) -> Result<u64, Diag> {
 /// Writes `c` in its layout; exactly [`packed_size`] bytes.
 pub fn write_packed(c: &ConstData, out: &mut dyn Write) -> io::Result<()> {
     // Parts side by side are their panels one after the other.
-    c.parts.iter().try_for_each(|part| match c.layout {
-        ConstLayout::Plain => out.write_all(part.bytes()),
-        ConstLayout::Packed { trans } => write_panels(part, trans, out),
+    c.parts.iter().try_for_each(|part| {
+        let t = part.tensor().map_err(io::Error::other)?;
+        match c.layout {
+            ConstLayout::Plain => out.write_all(t.bytes()),
+            ConstLayout::Packed { trans } => {
+                let (k, n) = matrix(part, trans).map_err(io::Error::other)?;
+                write_panels(t, [k, n], trans, out)
+            }
+        }
     })
 }
 
-fn write_panels(t: &Tensor, trans: bool, out: &mut dyn Write) -> io::Result<()> {
-    let (k, n) = matrix(t, trans).map_err(io::Error::other)?;
+fn write_panels(t: &Tensor, [k, n]: [usize; 2], trans: bool, out: &mut dyn Write) -> io::Result<()> {
     let (src, size) = (t.bytes(), t.dtype().size());
     let widen = widener(t.dtype());
     let mut panel = vec![0u8; k * PANEL * 4];
@@ -78,7 +86,7 @@ fn write_panels(t: &Tensor, trans: bool, out: &mut dyn Write) -> io::Result<()> 
 }
 
 /// (K, N) of a packable matrix.
-fn matrix(t: &Tensor, trans: bool) -> Result<(usize, usize), Diag> {
+pub(crate) fn matrix(t: &Part, trans: bool) -> Result<(usize, usize), Diag> {
     if !matches!(t.dtype(), DType::F32 | DType::F16 | DType::BF16 | DType::I32) {
         return Err(Diag::new(format!("a constant of type {} can't be packed", t.dtype()))
             .note("packed constants are f32, f16, bf16 or i32"));
@@ -127,8 +135,9 @@ mod tests {
                 let nk = (0..k * n).map(|x| Scalar::Float(at(x % k, x / k)));
                 let plain = Tensor::from_scalars(dtype, vec![k, n], kn);
                 let trans = Tensor::from_scalars(dtype, vec![n, k], nk);
-                let packed =
-                    |tensor, trans| pack(&ConstData { parts: vec![tensor], layout: ConstLayout::Packed { trans } });
+                let packed = |tensor, trans| {
+                    pack(&ConstData { parts: vec![Part::Tensor(tensor)], layout: ConstLayout::Packed { trans } })
+                };
                 assert_eq!(packed(plain, false), want, "{dtype} {k} x {n}");
                 assert_eq!(packed(trans, true), want, "{dtype} {k} x {n} transposed");
             }
@@ -138,7 +147,7 @@ mod tests {
     #[test]
     fn parts_lie_side_by_side() {
         let part = |n: usize, from: usize| {
-            Tensor::from_f32(vec![2, n], &(from..from + 2 * n).map(|x| x as f32).collect::<Vec<_>>())
+            Part::from(Tensor::from_f32(vec![2, n], &(from..from + 2 * n).map(|x| x as f32).collect::<Vec<_>>()))
         };
         let layout = ConstLayout::Packed { trans: false };
         let both = pack(&ConstData { parts: vec![part(32, 0), part(5, 100)], layout });
@@ -150,7 +159,7 @@ mod tests {
 
     #[test]
     fn what_is_no_matrix_is_an_error() {
-        let c = |tensor| ConstData { parts: vec![tensor], layout: ConstLayout::Packed { trans: false } };
+        let c = |tensor| ConstData { parts: vec![Part::Tensor(tensor)], layout: ConstLayout::Packed { trans: false } };
         assert!(packed_size(&c(Tensor::from_f32(vec![4], &[0.0; 4]))).unwrap_err().message.contains("rank 1"));
         assert!(packed_size(&c(Tensor::from_i64(vec![2, 2], &[0; 4]))).unwrap_err().message.contains("i64"));
     }

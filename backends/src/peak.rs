@@ -79,6 +79,7 @@ pub fn peak(name: &str, target: &Target, Width { lanes, registers }: Width) -> P
             args: vec![Arg::Output(0)],
             tasks: vec![(tasks, Chunk::Fixed(1))],
             fallible: false,
+            in_place: Vec::new(),
             source: "peak".into(),
         }],
     };

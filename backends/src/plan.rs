@@ -1,14 +1,15 @@
 //! The scheduled program: kernels, the steps that call them, and where every buffer lives. What lowering hands to the
-//! emitters and the object writer.
+//! emitters and the object writer; `docs/scheduled-ir.md` describes its text form.
 
 use bertc_ir::kernel::Kernel;
-use bertc_ir::{Dim, Symbols, Tensor, TensorType};
+use bertc_ir::text::resource_key;
+use bertc_ir::{DType, Diag, Dim, Symbols, Tensor, TensorType};
 
 /// Alignment of the workspace, of each slot in it, and of constants, in bytes.
 pub const ALIGN: u64 = 64;
 
 /// A compiled model before code emission.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Program {
     /// The model's name: prefix of its symbols.
     pub name: String,
@@ -31,7 +32,7 @@ pub struct Program {
 }
 
 /// A named input or output with its type.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct PortSpec {
     /// Name as in the model.
     pub name: String,
@@ -40,7 +41,7 @@ pub struct PortSpec {
 }
 
 /// A temporary tensor in the arena.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Buffer {
     /// Size in bytes.
     pub bytes: Dim,
@@ -53,14 +54,14 @@ pub struct Buffer {
 }
 
 /// A piece of the arena, as large as its largest occupant. Slots lie one after the other, each aligned to [`ALIGN`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Slot {
     /// Sizes in bytes of the buffers that share it, distinct; its size is their maximum at run time.
     pub sizes: Vec<Dim>,
 }
 
 /// One kernel call.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct Step {
     /// Index into [`Program::kernels`].
     pub kernel: usize,
@@ -70,6 +71,10 @@ pub struct Step {
     pub tasks: Vec<(Dim, Chunk)>,
     /// Whether it may set the error flag.
     pub fallible: bool,
+    /// Pairs (o, i) of arguments that may have the same memory: the kernel reads each element of argument i before
+    /// it writes that element of argument o, in the same task, and no other task touches it, whatever the chunks are.
+    /// Stated by the template that built the kernel; elements of both have one size, and lie at equal offsets.
+    pub in_place: Vec<(usize, usize)>,
     /// What it computes, for listings: op and source node.
     pub source: String,
 }
@@ -136,6 +141,15 @@ impl Step {
             n.checked_mul(u64::try_from(extent).ok()?.div_ceil(u64::try_from(chunk).ok()?))
         })
     }
+
+    /// Whether the buffer `over` may lie where the buffer `under` does during this step: the step is bound to `over`
+    /// once, and each of its bindings to `under` may share memory with that one.
+    pub fn may_overwrite(&self, over: usize, under: usize) -> bool {
+        let bound = |b: usize| (0..self.args.len()).filter(move |&i| self.args[i] == Arg::Buffer(b));
+        let mut written = bound(over);
+        let (Some(o), None) = (written.next(), written.next()) else { return false };
+        over != under && bound(under).next().is_some() && bound(under).all(|i| self.in_place.contains(&(o, i)))
+    }
 }
 
 /// What a kernel parameter is bound to.
@@ -159,13 +173,85 @@ pub enum Arg {
 }
 
 /// A constant in the layout the kernels read.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub struct ConstData {
     /// The source tensors: one, or for a packed matrix several side by side along N, all but the last of a multiple of 16
     /// columns.
-    pub parts: Vec<Tensor>,
+    pub parts: Vec<Part>,
     /// How its bytes are laid out.
     pub layout: ConstLayout,
+}
+
+/// A source tensor of a constant.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// With its elements.
+    Tensor(Tensor),
+    /// Without them, as it is read from text.
+    Elided {
+        /// Element type.
+        dtype: DType,
+        /// Dims, outermost first.
+        shape: Vec<usize>,
+        /// What [`resource_key`] gives for the elements.
+        key: String,
+    },
+}
+
+impl Part {
+    /// Element type.
+    pub fn dtype(&self) -> DType {
+        match self {
+            Part::Tensor(t) => t.dtype(),
+            Part::Elided { dtype, .. } => *dtype,
+        }
+    }
+
+    /// Dims, outermost first.
+    pub fn shape(&self) -> &[usize] {
+        match self {
+            Part::Tensor(t) => t.shape(),
+            Part::Elided { shape, .. } => shape,
+        }
+    }
+
+    /// Size in bytes, or `None` on overflow.
+    pub fn size(&self) -> Option<u64> {
+        let size = self.shape().iter().try_fold(self.dtype().size(), |n, &d| n.checked_mul(d))?;
+        u64::try_from(size).ok()
+    }
+
+    /// The tensor.
+    ///
+    /// # Errors
+    /// The part is elided.
+    pub fn tensor(&self) -> Result<&Tensor, Diag> {
+        match self {
+            Part::Tensor(t) => Ok(t),
+            Part::Elided { key, .. } => Err(Diag::new(format!("the elements of the constant \"{key}\" are not there"))
+                .note("the program was read from text without its weights")),
+        }
+    }
+}
+
+impl PartialEq for Part {
+    /// Bitwise equality of tensors; an elided part equals every tensor that it may stand for.
+    fn eq(&self, o: &Part) -> bool {
+        let key = |p: &Part| match p {
+            Part::Tensor(t) => resource_key(t),
+            Part::Elided { key, .. } => key.clone(),
+        };
+        match (self, o) {
+            (Part::Tensor(a), Part::Tensor(b)) => a == b,
+            _ => self.dtype() == o.dtype() && self.shape() == o.shape() && key(self) == key(o),
+        }
+    }
+}
+
+impl From<Tensor> for Part {
+    fn from(t: Tensor) -> Part {
+        Part::Tensor(t)
+    }
 }
 
 /// Layout of a constant.

@@ -119,14 +119,9 @@ impl Compiled {
         header::emit_header(&self.program)
     }
 
-    /// Kernels as text, then the schedule that calls them.
+    /// The whole program: its kernels, then the schedule that calls them.
     pub fn kernel_ir(&self) -> String {
-        let mut text = String::new();
-        for k in &self.program.kernels {
-            text += &bertc_ir::kernel::print(k);
-            text.push('\n');
-        }
-        text + &self.program.print()
+        self.program.print()
     }
 
     /// Cranelift IR of every function.

@@ -136,7 +136,7 @@ fn text_goes_to_standard_output_or_files() {
     let text = |args: &str| String::from_utf8(s.ok(args)).unwrap();
     assert!(text("m.onnx --emit tensor-ir -O1").contains("matmul"));
     assert!(text("m.onnx --emit tensor-ir").contains("attention"));
-    assert!(text("m.onnx --emit kernel-ir").contains("schedule @m"));
+    assert!(text("m.onnx --emit kernel-ir").contains("program @m"));
     assert!(text("m.onnx --emit clif").contains("function "));
     assert!(text("m.onnx --emit asm --target aarch64").contains("fmla"));
     assert!(text("m.onnx --emit header").contains("m_run("));

@@ -13,13 +13,15 @@ pub struct Ctx {
     pub b: KernelBuilder,
     /// One per parameter so far.
     pub args: Vec<Arg>,
+    /// As [`Step::in_place`](crate::plan::Step::in_place): which results may overwrite which operands.
+    pub in_place: Vec<(usize, usize)>,
     dims: BTreeMap<Dim, Reg>,
 }
 
 impl Ctx {
     /// An empty kernel. Its name is the stem of the final, unique one.
     pub fn new(name: &str) -> Self {
-        Ctx { b: KernelBuilder::new(name), args: Vec::new(), dims: BTreeMap::new() }
+        Ctx { b: KernelBuilder::new(name), args: Vec::new(), in_place: Vec::new(), dims: BTreeMap::new() }
     }
 
     /// A dim as a register: an immediate if constant, else a parameter that the driver computes once per step.

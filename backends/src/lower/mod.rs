@@ -226,7 +226,7 @@ impl Lowering<'_> {
         if let Some(&c) = self.const_of.get(&(v, layout)) {
             return c;
         }
-        let one = |v: ValueId| self.g.as_const(v).expect("caller checked for a constant").clone();
+        let one = |v: ValueId| self.g.as_const(v).expect("caller checked for a constant").clone().into();
         let parts = self.parts(v).unwrap_or_else(|| vec![v]).into_iter().map(one).collect();
         self.consts.push(ConstData { parts, layout });
         self.const_of.insert((v, layout), self.consts.len() - 1);
@@ -248,7 +248,8 @@ impl Lowering<'_> {
             Loc::Node { name, op } => format!("{} ({op} {name})", self.g.op(v).name()),
             _ => self.g.op(v).name().to_string(),
         };
-        self.steps.push(Step { kernel: index, args: c.args, tasks, fallible: self.fallible(v), source });
+        let fallible = self.fallible(v);
+        self.steps.push(Step { kernel: index, args: c.args, tasks, fallible, in_place: c.in_place, source });
         self.values.push(v);
         Ok(())
     }

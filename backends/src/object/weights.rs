@@ -38,12 +38,14 @@ struct Key {
 }
 
 impl Key {
-    fn new(c: &ConstData) -> Key {
+    fn new(c: &ConstData) -> Result<Key, Diag> {
         let packed = c.layout != ConstLayout::Plain;
         let parts = c.parts.iter().filter(|_| packed).map(|t| (t.dtype(), t.shape().to_vec())).collect();
         let mut hash = blake3::Hasher::new();
-        c.parts.iter().for_each(|t| _ = hash.update(t.bytes()));
-        Key { len: hash.count(), hash: hash.finalize(), layout: c.layout, parts }
+        for part in &c.parts {
+            hash.update(part.tensor()?.bytes());
+        }
+        Ok(Key { len: hash.count(), hash: hash.finalize(), layout: c.layout, parts })
     }
 }
 
@@ -54,14 +56,14 @@ impl Layout {
         let mut layout = Layout { offsets: Vec::new(), size: 0, unique: Vec::new() };
         let mut errors = Vec::new();
         for (i, c) in program.consts.iter().enumerate() {
-            let size = match pack::packed_size(c) {
-                Ok(s) => s,
+            let (size, key) = match pack::packed_size(c).and_then(|size| Ok((size, Key::new(c)?))) {
+                Ok(found) => found,
                 Err(d) => {
                     errors.push(d.note(format!("constant {i}")));
                     continue;
                 }
             };
-            let offset = *seen.entry(Key::new(c)).or_insert(layout.size);
+            let offset = *seen.entry(key).or_insert(layout.size);
             if offset == layout.size {
                 // An empty constant takes a unit too, so that equal offsets mean equal constants.
                 layout.size = layout.size.saturating_add(size.max(1)).saturating_add(ALIGN - 1) / ALIGN * ALIGN;
@@ -130,10 +132,12 @@ mod tests {
 
     #[test]
     fn equal_constants_share_aligned_bytes() {
-        let plain =
-            |v: &[f32]| ConstData { parts: vec![Tensor::from_f32(vec![v.len()], v)], layout: ConstLayout::Plain };
+        let plain = |v: &[f32]| ConstData {
+            parts: vec![Tensor::from_f32(vec![v.len()], v).into()],
+            layout: ConstLayout::Plain,
+        };
         let packed = |v: &[f32]| ConstData {
-            parts: vec![Tensor::from_f32(vec![1, v.len()], v)],
+            parts: vec![Tensor::from_f32(vec![1, v.len()], v).into()],
             layout: ConstLayout::Packed { trans: false },
         };
         let program = Program {

@@ -125,8 +125,11 @@ pub fn program(name: &str) -> Program {
     let table: Vec<f32> = (0..ROWS * K).map(|i| i as f32 * 0.25).collect();
     let matrix: Vec<f32> = (0..K * N).map(|i| (i % 7) as f32 - 3.0).collect();
     let consts = vec![
-        ConstData { parts: vec![Tensor::from_f32(vec![ROWS, K], &table)], layout: ConstLayout::Plain },
-        ConstData { parts: vec![Tensor::from_f32(vec![K, N], &matrix)], layout: ConstLayout::Packed { trans: false } },
+        ConstData { parts: vec![Tensor::from_f32(vec![ROWS, K], &table).into()], layout: ConstLayout::Plain },
+        ConstData {
+            parts: vec![Tensor::from_f32(vec![K, N], &matrix).into()],
+            layout: ConstLayout::Packed { trans: false },
+        },
     ];
     let bytes = |per_row: usize| rows.mul(&Dim::constant(4 * per_row as i64)).unwrap();
     let buffers = vec![
@@ -139,6 +142,7 @@ pub fn program(name: &str) -> Program {
         args: args.into_iter().chain([Arg::Int(rows.clone())]).collect(),
         tasks: vec![(rows.clone(), chunk.into())],
         fallible,
+        in_place: Vec::new(),
         source: format!("step of kernel {kernel}"),
     };
     let steps = vec![

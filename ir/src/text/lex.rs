@@ -66,7 +66,7 @@ pub(crate) fn is_ident(s: &str) -> bool {
 }
 
 /// `s` in quotes, with escapes.
-pub(crate) fn quote(s: &str) -> String {
+pub fn quote(s: &str) -> String {
     let mut out = String::from("\"");
     for c in s.chars() {
         match c {

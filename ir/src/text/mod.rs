@@ -9,11 +9,14 @@ mod parse;
 mod parse_const;
 mod parse_type;
 mod print;
+mod reader;
 
 pub use equal::structurally_equal;
 pub(crate) use lex::is_ident;
+pub use lex::quote;
 pub use parse::parse;
-pub use print::{PrintOptions, print, resource_key};
+pub use print::{PrintOptions, name, print, print_constant, resource_key};
+pub use reader::{Constant, Reader};
 
 /// A resource lookup for [`parse`](parse()) that knows no resources.
 pub fn no_resources(_key: &str) -> Option<crate::tensor::Tensor> {

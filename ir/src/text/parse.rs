@@ -22,9 +22,7 @@ const MAX_ERRORS: usize = 100;
 /// # Errors
 /// Everything that is wrong with the text, each with the bytes it concerns (`Loc::Text`).
 pub fn parse(src: &str, resources: &dyn Fn(&str) -> Option<Tensor>) -> Result<Graph, Vec<Diag>> {
-    let (tokens, diags) = lex(src);
-    let graph = Graph::new("");
-    let mut p = Parser { tokens, at: 0, diags, graph, values: HashMap::new(), resources };
+    let mut p = Parser::new(src, resources);
     if let Err(d) = p.file() {
         p.report(d);
     }
@@ -56,7 +54,7 @@ type Parsed<T> = Result<T, Stop>;
 pub(super) struct Parser<'a> {
     pub(super) tokens: Vec<Token<'a>>,
     pub(super) at: usize,
-    diags: Vec<Diag>,
+    pub(super) diags: Vec<Diag>,
     pub(super) graph: Graph,
     /// Values by name; `None` for the result of a statement with an error.
     values: HashMap<String, Option<ValueId>>,
@@ -64,6 +62,11 @@ pub(super) struct Parser<'a> {
 }
 
 impl<'a> Parser<'a> {
+    pub(super) fn new(src: &'a str, resources: &'a dyn Fn(&str) -> Option<Tensor>) -> Self {
+        let (tokens, diags) = lex(src);
+        Parser { tokens, at: 0, diags, graph: Graph::new(""), values: HashMap::new(), resources }
+    }
+
     // Tokens
 
     pub(super) fn peek(&self) -> &Token<'a> {
@@ -83,7 +86,7 @@ impl<'a> Parser<'a> {
         matches!(self.peek().tok, Tok::Punct(q) if q == p)
     }
 
-    fn is_word(&self, w: &str) -> bool {
+    pub(super) fn is_word(&self, w: &str) -> bool {
         matches!(self.peek().tok, Tok::Ident(s) if s == w)
     }
 
@@ -147,7 +150,7 @@ impl<'a> Parser<'a> {
     }
 
     /// Goes to the first token of a line that follows token `from`.
-    fn skip_line(&mut self, from: usize) {
+    pub(super) fn skip_line(&mut self, from: usize) {
         while self.peek().tok != Tok::End && !(self.at > from && self.peek().first) {
             self.at += 1;
         }
@@ -222,7 +225,7 @@ impl<'a> Parser<'a> {
         }
     }
 
-    fn dims(&mut self) -> Result<(), Diag> {
+    pub(super) fn dims(&mut self) -> Result<(), Diag> {
         self.expect_word("dims")?;
         loop {
             let e = self.error("the dim is declared twice");

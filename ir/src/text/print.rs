@@ -32,7 +32,8 @@ pub fn resource_key(t: &Tensor) -> String {
     blake3::hash(t.bytes()).to_hex()[..16].to_string()
 }
 
-fn name(s: &str) -> String {
+/// `s`, in quotes where it isn't an identifier.
+pub fn name(s: &str) -> String {
     if is_ident(s) { s.to_string() } else { quote(s) }
 }
 
@@ -42,6 +43,13 @@ pub fn print(graph: &Graph, options: &PrintOptions) -> String {
     // Writing to a string does not fail.
     let result = p.graph();
     debug_assert!(result.is_ok());
+    p.out
+}
+
+/// The elements of a constant as they stand in text.
+pub fn print_constant(t: &Tensor, options: &PrintOptions) -> String {
+    let mut p = Printer { graph: &Graph::new(""), options, out: String::new(), names: BTreeMap::new() };
+    p.constant(t);
     p.out
 }
 
