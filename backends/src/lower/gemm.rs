@@ -116,6 +116,9 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
         residual: args.residual.map(|x| c.input(x, dtype)),
         y: c.output(args.y, dtype),
     };
+    // A tile loads its elements of the residual right before it stores its sums there; no other tile has them, and the norm
+    // reads the sums only. Not so if partial sums are stored before, or if an activation puts the residual off.
+    c.in_place.extend(g.residual.filter(|_| s.act.is_none() && g.block_count() <= 1).map(|r| (g.y, r)));
     let norm = args.norm.zip(s.norm).map(|([gamma, beta], eps)| {
         let (gamma, beta) = (c.input(gamma, dtype), c.input(beta, dtype));
         Norm { gamma, beta, eps }
@@ -233,14 +236,20 @@ impl Gemm<'_> {
         });
     }
 
+    /// The number of blocks of k; between them the sums are in the result's memory.
+    fn block_count(&self) -> i64 {
+        // Sums can't go through memory that would round them.
+        let exact = matches!(self.spec.dtype, DType::F32 | DType::I32);
+        let size = self.spec.shape.k.as_const().filter(|_| exact);
+        size.map_or(1, |k| (k + self.tile.block_k - 1) / self.tile.block_k)
+    }
+
     /// Runs `body` for each block of k.
     fn k_blocks(&self, c: &mut Ctx, base: &Base, body: impl FnOnce(&mut Ctx, &Block)) {
         let unroll = self.tile.unroll;
         let zero = c.b.int(0);
         let size = self.spec.shape.k.as_const();
-        // Sums can't go through memory that would round them.
-        let exact = matches!(self.spec.dtype, DType::F32 | DType::I32);
-        let blocks = size.filter(|_| exact).map_or(1, |k| (k + self.tile.block_k - 1) / self.tile.block_k);
+        let blocks = self.block_count();
         let tail = size.is_none_or(|k| k % unroll != 0);
         let range = |c: &mut Ctx, lo: Reg, hi: Reg| {
             let whole = tail.then(|| whole_passes(c, lo, hi, unroll));

@@ -135,6 +135,13 @@ pub fn pointwise(
             Source::Immediate(_) => None,
         });
     }
+    // The tasks visit each index once; they load the operands' elements there, in a register's width, and then store the
+    // result's. So an operand that is walked like the result may be overwritten: no other index needs its element.
+    let (out, result) = (&nest.views[inputs.len()], params[inputs.len()]);
+    for (v, p) in nest.views.iter().zip(&params[..inputs.len()]) {
+        let same = v.base == out.base && v.strides == out.strides && v.dtype.size() == out.dtype.size();
+        c.in_place.extend(result.zip(*p).filter(|_| same));
+    }
     // One row of the nest: inner indices lo..hi at the outer coordinates.
     let row = |c: &mut Ctx, coords: &[Reg], lo: Reg, hi: Reg| {
         let mut rows = Vec::new();

@@ -107,6 +107,9 @@ fn count(c: &mut Ctx, n: &Dim, elem: Elem) -> Reg {
 /// Softmax over one axis.
 pub fn softmax(c: &mut Ctx, shape: &[Dim], axis: usize, dtype: DType, x: Arg, y: Arg) -> Tasks {
     let (x, y) = (c.input(x, dtype), c.output(y, dtype));
+    // A run belongs to one task. Its maximum is known before anything is stored, and then each element is read
+    // before its exponential is stored in its place.
+    c.in_place.push((y, x));
     rows(c, shape, axis, x, dtype, |c, run| {
         let top = run.fold(c, ReduceOp::Max, dtype, &mut |_, _, x, _| x);
         // exp is computed again in the second pass: a half-precision result can't hold it exactly meanwhile.
@@ -144,6 +147,9 @@ pub fn softmax(c: &mut Ctx, shape: &[Dim], axis: usize, dtype: DType, x: Arg, y:
 pub fn layer_norm(c: &mut Ctx, shape: &[Dim], eps: f32, dtype: DType, ins: [Arg; 3], y: Arg) -> Tasks {
     let [x, gamma, beta] = ins.map(|a| c.input(a, dtype));
     let y = c.output(y, dtype);
+    // Mean and variance of a run, which belongs to one task, are known before the first store; from then on each element
+    // is read once more, right before its place is written.
+    c.in_place.push((y, x));
     let axis = shape.len() - 1;
     let elem = Elem::of(dtype);
     rows(c, shape, axis, x, dtype, |c, run| {

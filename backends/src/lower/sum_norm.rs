@@ -5,7 +5,7 @@ use bertc_ir::kernel::{Elem, Reg};
 
 use super::ctx::Ctx;
 use super::gather::checked_index;
-use super::nest::{loop_over, rows_per_task};
+use super::nest::{loop_over, rows_per_task, strides};
 use super::norm::{Norm, Row};
 
 type Tasks = Option<Vec<(Dim, i64)>>;
@@ -32,6 +32,14 @@ enum Source {
 pub fn sum_norm(c: &mut Ctx, lanes: u8, lead: &[Dim], n: &Dim, terms: &[Term], norm: Option<&Norm>, y: usize) -> Tasks {
     c.b.keep_order();
     let total = Dim::product(lead)?;
+    // A row is one task's. It loads the terms' elements of a register before it stores their sum, and the norm reads the
+    // sums only: a term of the result's own shape may be overwritten.
+    let own = strides(lead)?.iter().map(|s| s.mul(n)).collect::<Option<Vec<_>>>()?;
+    let dense = |t: &&Term| {
+        let walks = |((s, own), d): ((&Dim, &Dim), &Dim)| s == own || d.as_const() == Some(1);
+        t.ids.is_none() && !t.repeated && t.strides.iter().zip(&own).zip(lead).all(walks)
+    };
+    c.in_place.extend(terms.iter().filter(dense).map(|t| (y, t.ptr)));
     let per_task = rows_per_task(n);
     let t = c.b.task();
     let (lo, hi) = c.chunk(t, &total, per_task);

@@ -11,10 +11,11 @@ use bertc_ir::{
 
 use super::lower;
 use crate::pack::write_packed;
-use crate::plan::{Arg, Program};
+use crate::plan::{Arg, Buffer, Program};
 use crate::target::Target;
 
-/// Runs a program in the interpreter. `Err`: what failed; the error flag is "index out of range".
+/// Runs a program in the interpreter, with several workers the tasks from the last to the first. `Err`: what failed; the
+/// error flag is "index out of range".
 fn interpret(p: &Program, dims: &[i64], inputs: &[Tensor], workers: i64) -> Result<Vec<Tensor>, String> {
     let mut memory = Memory::default();
     let mut place = BTreeMap::new();
@@ -55,7 +56,15 @@ fn interpret(p: &Program, dims: &[i64], inputs: &[Tensor], workers: i64) -> Resu
             })
             .collect();
         let tasks = step.task_count(dims, workers).unwrap();
-        if interp::run(&p.kernels[step.kernel], &mut memory, &args, 0..tasks)?.failed {
+        let mut failed = false;
+        if workers == 1 {
+            failed = interp::run(&p.kernels[step.kernel], &mut memory, &args, 0..tasks)?.failed;
+        } else {
+            for t in (0..tasks).rev() {
+                failed |= interp::run(&p.kernels[step.kernel], &mut memory, &args, t..t + 1)?.failed;
+            }
+        }
+        if failed {
             assert!(step.fallible, "an infallible step failed: {}", step.source);
             return Err("index out of range".into());
         }
@@ -109,6 +118,18 @@ impl Case {
     fn constant(&mut self, dtype: DType, shape: &[usize]) -> ValueId {
         let v = self.random(dtype, shape.iter().product());
         self.add(Op::Constant(Tensor::from_scalars(dtype, shape.to_vec(), v)), &[])
+    }
+
+    /// How many buffers lie over one that dies in the step that writes them, on a target.
+    fn reused(&self, target: &str, output: ValueId) -> usize {
+        let mut g = self.g.clone();
+        g.add_output("y", output);
+        let p = lower(&g, &Target::parse(target, "generic").unwrap()).unwrap();
+        let meets = |new: &Buffer| {
+            let dies = |old: &Buffer| old.slot == new.slot && old.last == new.first && old.first < new.first;
+            p.buffers.iter().any(dies)
+        };
+        p.buffers.iter().filter(|b| meets(b)).count()
     }
 
     /// Compares lowering and evaluator for the graph whose outputs are `outputs`.
@@ -468,4 +489,88 @@ fn a_slot_is_never_shared_by_two_live_buffers() {
     p.buffers.iter_mut().for_each(|b| b.slot = 0);
     p.slots.truncate(1);
     assert!(p.verify().unwrap_err().iter().any(|e| e.message.contains("overlap")));
+}
+
+/// Chains whose every step may write over an operand: the interpreter runs them on the memory they share.
+#[test]
+fn results_lie_over_operands_that_die() {
+    for (a, b) in [(1, 1), (3, 5), (40, 33)] {
+        for dtype in [DType::F32, DType::F16, DType::I64] {
+            let mut c = Case::new(a, b);
+            let (x, row) = (c.input(dtype, &["a", "b"]), c.input(dtype, &["b"]));
+            let n = c.add(Op::Unary(UnaryOp::Neg), &[x]);
+            let m = c.add(Op::Binary(BinaryOp::Mul), &[row, n]);
+            let d = c.add(Op::Binary(BinaryOp::Add), &[m, m]);
+            let y = c.add(Op::Unary(UnaryOp::Abs), &[d]);
+            assert_eq!(c.reused("x86_64", y), 2, "mul over neg, add over mul; abs goes to the output");
+            c.check(&[y], 0.0);
+        }
+        let mut c = Case::new(a, b);
+        let x = c.input(DType::F32, &["a", "4", "b"]);
+        let mut v = c.add(Op::Unary(UnaryOp::Neg), &[x]);
+        v = c.add(Op::Softmax { axis: 2 }, &[v]);
+        v = c.add(Op::Softmax { axis: 1 }, &[v]);
+        let ones = c.input(DType::F32, &["b"]);
+        v = c.add(Op::LayerNorm { eps: 1e-3 }, &[v, ones, ones]);
+        let row = c.input(DType::F32, &["1", "1", "b"]);
+        let sum = SumNorm { tables: 0, addends: 2, norm: None };
+        v = c.add(Op::SumNorm(sum), &[row, v]);
+        let y = c.add(Op::Unary(UnaryOp::Abs), &[v]);
+        assert_eq!(c.reused("x86_64", y), 4);
+        c.check(&[y], 1e-5);
+    }
+}
+
+/// A product's residual may be overwritten, in every tile, alone and before a norm.
+#[test]
+fn sums_lie_over_their_residual() {
+    for (a, b) in [(1, 1), (3, 2), (7, 19)] {
+        for (n, norm) in [(1, false), (20, true), (33, false), (150, true)] {
+            let mut c = Case::new(a, b);
+            let columns = n.to_string();
+            let (x, r) = (c.input(DType::F32, &["a", "b", "9"]), c.input(DType::F32, &["a", "b", &columns]));
+            let r = c.add(Op::Unary(UnaryOp::Neg), &[r]);
+            let mut operands = vec![x, c.constant(DType::F32, &[n, 9]), r];
+            if norm {
+                operands.extend([c.constant(DType::F32, &[n]), c.constant(DType::F32, &[n])]);
+            }
+            let l = Linear { trans_b: true, residual: true, norm: norm.then_some(1e-3), ..Linear::default() };
+            let v = c.add(Op::Linear(l), &operands);
+            let y = c.add(Op::Unary(UnaryOp::Abs), &[v]);
+            assert_eq!((c.reused("x86_64", y), c.reused("aarch64", y)), (1, 1));
+            c.check(&[y], if norm { 1e-3 } else { 1e-5 });
+        }
+    }
+}
+
+/// Where partial sums or an activation come first, or the operand is needed elsewhere, memory isn't shared.
+#[test]
+fn what_is_read_later_is_not_overwritten() {
+    let linear = |k: usize, act: Option<UnaryOp>, own: bool| {
+        let mut c = Case::new(3, 5);
+        let x = c.input(DType::F32, &["a", "b", &k.to_string()]);
+        let x = c.add(Op::Unary(UnaryOp::Neg), &[x]);
+        let r = c.input(DType::F32, &["a", "b", &k.to_string()]);
+        let r = if own { x } else { c.add(Op::Unary(UnaryOp::Abs), &[r]) };
+        let w = c.constant(DType::F32, &[k, k]);
+        let l = Linear { residual: true, act, ..Linear::default() };
+        let v = c.add(Op::Linear(l), &[x, w, r]);
+        let y = c.add(Op::Unary(UnaryOp::Abs), &[v]);
+        let reused = c.reused("x86_64", y);
+        c.check(&[y], 1e-5);
+        reused
+    };
+    assert_eq!(linear(16, None, false), 1);
+    assert_eq!(linear(16, Some(UnaryOp::Relu), false), 0, "the residual is added after the activation");
+    assert_eq!(linear(16, None, true), 0, "the product needs all columns of its left operand");
+    assert_eq!(linear(450, None, false), 0, "sums of the first block of k would be stored over the residual");
+    let mut c = Case::new(3, 4);
+    let x = c.input(DType::F32, &["a", "b"]);
+    let x = c.add(Op::Unary(UnaryOp::Neg), &[x]);
+    let t = c.add(Op::Transpose { perm: vec![1, 0] }, &[x]);
+    let back = c.add(Op::Transpose { perm: vec![1, 0] }, &[t]);
+    let bits = c.add(Op::Cast(DType::I64), &[back]);
+    let y = c.add(Op::Binary(BinaryOp::Add), &[bits, bits]);
+    assert_eq!(c.reused("x86_64", y), 0, "other places, other sizes");
+    c.check(&[y], 0.0);
 }
