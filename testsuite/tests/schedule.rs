@@ -1,6 +1,7 @@
 //! The program of every zoo model at -O0 and -O3 for two machines: its text is read back as the same program, without the
 //! weights.
 
+use bertc::Program;
 use bertc::driver::compile_with;
 use bertc::options::CompileOptions;
 use bertc::progress::Progress;
@@ -23,7 +24,9 @@ fn check(model: &str, opt_level: u8) -> Result<(), String> {
         let compiled = compile_with(&path, &options, &mut Progress::hidden()).map_err(show)?;
         let want = compiled.program().canonical();
         let back = parse(&compiled.program().print(), &no_resources).map_err(show)?;
-        if back != want {
+        // A kernel with a NaN isn't equal to itself; the text below compares kernels to the bit.
+        let without_kernels = |p: &Program| Program { kernels: Vec::new(), ..p.clone() };
+        if without_kernels(&back) != without_kernels(&want) {
             return Err(format!("the program for {target} is another one when it is read back"));
         }
         if back.print() != want.print() {
