@@ -9,6 +9,7 @@ use bertc_ir::{Diag, Symbols};
 use crate::driver::{self, Compiled, Front, refuse_overwrite};
 use crate::options::{CompileOptions, Emit, name_of, symbol_prefix};
 use crate::output::{Staged, check_target, to_stdout};
+use crate::picture::{self, Picture};
 use crate::progress::{Phase, Progress, size, time};
 use crate::report::{Level, show};
 use crate::{link, stub};
@@ -79,7 +80,7 @@ pub fn run(job: &Job) -> Result<(), Vec<Diag>> {
     let options = CompileOptions { name: symbol_prefix(&from).map_err(one)?, ..job.compile.clone() };
 
     let mut progress = Progress::new(job.quiet);
-    let only_front = job.kinds == [Emit::TensorIr];
+    let only_front = job.kinds.iter().all(|k| k.needs_no_program());
     let made = if only_front {
         Made::Front(Box::new(driver::front(&job.model, &options, &mut progress)?))
     } else {
@@ -124,6 +125,11 @@ impl Made {
         }
     }
 
+    fn picture(&self, job: &Job) -> Picture {
+        let phase = format!("tensor IR after the passes of -O{}", job.compile.opt_level);
+        Picture::new(&self.front().graph, &name_of(&job.model), &phase)
+    }
+
     fn write(
         &self,
         kind: Emit,
@@ -133,7 +139,9 @@ impl Made {
     ) -> Result<(), Vec<Diag>> {
         let text = match (kind, self) {
             (Emit::TensorIr, _) => self.front().tensor_ir(),
-            // Only tensor IR is made without a program.
+            (Emit::Html, _) => picture::html::render(&self.picture(job)),
+            (Emit::Dot, _) => picture::dot::render(&self.picture(job)),
+            // Only what needs none is made without a program.
             (_, Made::Front(_)) => return Err(vec![Diag::new("internal error: no program was made")]),
             (Emit::Obj, Made::Program(c)) => {
                 *stats = Some(c.write_object(w)?);

@@ -64,6 +64,10 @@ pub enum Emit {
     Clif,
     /// Disassembly of the machine code
     Asm,
+    /// The graph as a page to look at in a browser
+    Html,
+    /// The graph for Graphviz
+    Dot,
 }
 
 impl Emit {
@@ -78,7 +82,14 @@ impl Emit {
             Emit::KernelIr => "kir",
             Emit::Clif => "clif",
             Emit::Asm => "s",
+            Emit::Html => "html",
+            Emit::Dot => "dot",
         }
+    }
+
+    /// Whether it is made of the tensor IR alone.
+    pub fn needs_no_program(self) -> bool {
+        matches!(self, Emit::TensorIr | Emit::Html | Emit::Dot)
     }
 
     /// Whether a person can read it.
