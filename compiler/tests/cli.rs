@@ -236,6 +236,105 @@ fn the_demo_runs() {
     s.ok("demo --model m.onnx --dim sequence=1..32");
 }
 
+/// Every object of a document: the paths of its keys, those of list elements joined.
+fn keys(v: &serde_json::Value, at: &str, out: &mut std::collections::BTreeSet<String>) {
+    match v {
+        // Names of dims, not of the schema.
+        serde_json::Value::Object(o) if at != "sample.dims" => {
+            for (k, v) in o {
+                let path = if at.is_empty() { k.clone() } else { format!("{at}.{k}") };
+                keys(v, &path, out);
+                out.insert(path);
+            }
+        }
+        serde_json::Value::Array(a) => a.iter().for_each(|v| keys(v, at, out)),
+        _ => {}
+    }
+}
+
+/// The keys that `docs/inspect.md` documents for a kind, in its tables.
+fn documented(kind: &str) -> std::collections::BTreeSet<String> {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/inspect.md")).unwrap();
+    let mut section = "";
+    let mut out = std::collections::BTreeSet::new();
+    for line in page.lines() {
+        if let Some(title) = line.strip_prefix("### ") {
+            section = title;
+        }
+        let key = line.strip_prefix("| `").and_then(|l| l.split_once('`')).map(|l| l.0);
+        out.extend(key.filter(|_| section == "Every document" || section.contains(kind)).map(str::to_string));
+    }
+    out
+}
+
+#[test]
+fn the_json_of_every_model_has_the_documented_keys() {
+    let zoo = model().parent().unwrap().to_path_buf();
+    let s = Sandbox::new();
+    let mut seen = std::collections::BTreeSet::new();
+    for file in std::fs::read_dir(zoo).unwrap().map(|f| f.unwrap().path()) {
+        if file.extension().is_none_or(|e| e != "onnx") {
+            continue;
+        }
+        let v = json(&s.ok(&format!("inspect {} --json", file.display())));
+        assert_eq!((&v["schema"], &v["version"], &v["kind"]), (&"bertc-inspect".into(), &1.into(), &"model".into()));
+        assert_eq!(v["errors"], serde_json::json!([]), "{}", file.display());
+        // What the parts have adds up to what the whole has.
+        let parts = v["parts"].as_array().unwrap();
+        let sum = |key: &str| parts.iter().map(|p| p[key].as_u64().unwrap()).sum::<u64>();
+        assert_eq!(
+            (sum("parameters"), sum("bytes")),
+            (v["parameters"].as_u64().unwrap(), v["parameter_bytes"].as_u64().unwrap())
+        );
+        keys(&v, "", &mut seen);
+    }
+    assert_eq!(seen, documented("model"));
+}
+
+#[test]
+fn the_json_of_objects_has_the_documented_keys() {
+    let s = Sandbox::new();
+    for target in ["x86_64-unknown-linux-gnu", "aarch64-apple-darwin", "x86_64-pc-windows-msvc"] {
+        s.ok(&format!("m.onnx --target {target} -o bert.o"));
+        let v = json(&s.ok("inspect bert.o --json"));
+        assert_eq!((&v["kind"], &v["version"]), (&"object".into(), &1.into()));
+        assert_eq!(v["undefined"], serde_json::json!([]), "{target}");
+        let kernels = v["kernels"].as_array().unwrap();
+        let bytes: u64 = kernels.iter().map(|k| k["bytes"].as_u64().unwrap()).sum();
+        assert!(kernels.len() > 5 && bytes > 0 && bytes < v["code_bytes"].as_u64().unwrap(), "{target}: {v:#}");
+        let m = &v["models"][0];
+        assert_eq!((&m["name"], &m["inputs"][0]["name"]), (&"bert".into(), &"input_ids".into()));
+        assert_eq!(m["inputs"][0]["shape"], serde_json::json!(["batch", "sequence"]));
+        let mut seen = std::collections::BTreeSet::new();
+        keys(&v, "", &mut seen);
+        assert_eq!(seen, documented("object"), "{target}");
+    }
+}
+
+#[test]
+fn pictures_are_made_without_compiling() {
+    let s = Sandbox::new();
+    s.ok("m.onnx --emit html,dot -o g.html");
+    assert_eq!(s.files(), ["g.dot", "g.html", "m.onnx"]);
+    let read = |name: &str| std::fs::read_to_string(s.path(name)).unwrap();
+    assert!(read("g.html").starts_with("<!DOCTYPE html>") && read("g.html").contains("layer 1"));
+    assert!(read("g.dot").starts_with("digraph ") && read("g.dot").contains("label = \"layer 1, same as layer 0\""));
+    assert_eq!(s.ok("m.onnx --emit dot"), read("g.dot").into_bytes());
+}
+
+#[test]
+fn inspect_reads_ir_text() {
+    let s = Sandbox::new();
+    let text =
+        "func @f(%x: tensor<4 x f32>) -> (y: tensor<4 x f32>) {\n  %0 = exp %x : tensor<4 x f32>\n  return %0\n}\n";
+    std::fs::write(s.path("f.tir"), text).unwrap();
+    let v = json(&s.ok("inspect f.tir --json"));
+    assert_eq!((&v["format"], &v["opset"]), (&"tensor-ir".into(), &serde_json::Value::Null));
+    assert_eq!(v["ops"], serde_json::json!([{"op": "exp", "imported": 1, "optimised": 1}]));
+    std::fs::write(s.path("f.tir"), text.replace("exp", "explode")).unwrap();
+    s.fails(1, "inspect f.tir", &["explode"]);
+}
+
 fn json(text: &[u8]) -> serde_json::Value {
     serde_json::from_slice(text).unwrap_or_else(|e| panic!("{e}: {}", String::from_utf8_lossy(text)))
 }
@@ -296,35 +395,38 @@ fn bench_prints_a_table_and_its_errors() {
 fn inspect_lists_the_kernels_in_layers() {
     let s = Sandbox::new();
     let v = json(&s.ok("inspect m.onnx --json"));
-    let steps = v["steps"].as_array().unwrap();
-    assert_eq!(v["kernels"], steps.len());
-    let layers = v["kernels_of_layers"].as_array().unwrap();
-    assert_eq!((layers.len(), &v["max_per_layer"]), (2, &layers[0]));
-    assert!(layers[0].as_u64().unwrap() <= 6, "{v:#}");
+    let c = &v["compiled"];
+    let steps = c["steps"].as_array().unwrap();
+    assert_eq!(c["kernels"], steps.len());
+    let layers = c["kernels_of_layers"].as_array().unwrap();
+    assert_eq!((layers.len(), &c["max_per_layer"]), (2, &layers[0]));
+    assert!(layers[0].as_u64().unwrap() <= 6, "{c:#}");
     let of_layer = |n: u64| steps.iter().filter(|s| s["layer"] == n).collect::<Vec<_>>();
     for (n, count) in layers.iter().enumerate() {
         let layer = of_layer(n as u64);
         assert_eq!(layer.len() as u64, count.as_u64().unwrap());
-        assert_eq!(layer.iter().filter(|s| s["op"] == "attention").count(), 1);
-        assert_eq!(layer[0]["op"], "attention");
-        assert_eq!(layer[0]["multiply_adds"], "128*batch*sequence^2");
-        assert!(layer[0]["node"].as_str().unwrap().contains(&format!("layer.{n}/attention")), "{}", layer[0]);
+        let attention: Vec<_> = layer.iter().filter(|s| s["op"] == "attention").collect();
+        assert_eq!(attention.len(), 1);
+        assert_eq!(attention[0]["multiply_adds"], "128*batch*sequence^2");
+        // From the product that makes the queries on.
+        assert_eq!(layer[0]["op"], "linear");
+        for s in layer {
+            assert!(s["node"].as_str().unwrap().contains(&format!("layer.{n}/")), "{s}");
+        }
     }
-    assert_eq!(v["multiply_adds"], "256*batch*sequence^2 + 73728*batch*sequence + 4096*batch");
+    assert_eq!(c["multiply_adds"], "256*batch*sequence^2 + 73728*batch*sequence + 4096*batch");
     let text = String::from_utf8(s.ok("inspect m.onnx --dim batch=1 --dim sequence=8")).unwrap();
-    for part in
-        ["before layer 0: ", "layer 0: ", "layer 1 and what follows it: ", "per layer at most ", "multiply-adds: "]
-    {
+    for part in ["before layer 0: ", "layer 0: ", "layer 1: ", "after layer 1: ", "per layer at most ", "arena "] {
         assert!(text.contains(part), "{part:?} in\n{text}");
     }
     // What is not fused has its softmaxes as marks, and the same products.
     let plain = json(&s.ok("inspect m.onnx --json -O1 --target aarch64"));
-    assert_eq!(plain["kernels_of_layers"].as_array().unwrap().len(), 2);
+    assert_eq!(plain["compiled"]["kernels_of_layers"].as_array().unwrap().len(), 2);
     assert_eq!(plain["multiply_adds"], v["multiply_adds"]);
-    assert!(plain["kernels"].as_u64() > v["kernels"].as_u64());
+    assert!(plain["compiled"]["kernels"].as_u64() > c["kernels"].as_u64());
+    let wide = json(&s.ok("inspect m.onnx --json --target x86_64 --cpu x86-64-v4"));
+    assert!(wide["compiled"]["steps"].as_array().unwrap().iter().any(|s| s["isa"] == "avx512"));
     s.fails(1, "inspect m.onnx --cpu i486", &["i486"]);
-    s.ok("m.onnx -o b.o");
-    s.fails(1, "inspect b.o --json", &["--json is for models"]);
 }
 
 /// Each product of the listing is one of the graph's: their counts add up to the graph's, whatever the exporter.
@@ -337,7 +439,8 @@ fn the_listed_multiply_adds_add_up() {
         for level in ["-O0", "-O1", "-O2"] {
             let v = json(&s.ok(&format!("inspect z.onnx --json {level} --dim batch=2 --dim sequence=8")));
             let number = |v: &serde_json::Value| v.as_str().and_then(|s| s.parse::<i64>().ok());
-            let sum: Option<i64> = v["steps"].as_array().unwrap().iter().map(|s| number(&s["multiply_adds"])).sum();
+            let sum: Option<i64> =
+                v["compiled"]["steps"].as_array().unwrap().iter().map(|s| number(&s["multiply_adds"])).sum();
             assert!(sum.is_some_and(|n| n > 0), "{name} {level}: {sum:?}");
             assert_eq!(sum, number(&v["multiply_adds"]), "{name} {level}");
         }

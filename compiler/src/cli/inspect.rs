@@ -22,7 +22,7 @@ pub struct InspectArgs {
     /// What makes machine code of kernels: auto (the widest registers of the CPU), clif (Cranelift, 128 bits)
     #[arg(long, value_name = "EMITTER", value_parser = parse_emitter, default_value = "auto")]
     pub emitter: Emitter,
-    /// Print JSON (models only)
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
     #[command(flatten)]

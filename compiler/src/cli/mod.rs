@@ -41,10 +41,10 @@ enum Command {
     /// Run a compiled model and print this process's peak memory; `bench` starts it
     #[command(hide = true)]
     MeasureMemory { library: PathBuf, prefix: String, threads: u32, dims: Vec<i64> },
-    /// Describe a compiled object (.o), or a model (.onnx) and the kernels it becomes
+    /// Describe a compiled object (.o), or a model (.onnx, .tir) and the kernels it becomes
     ///
-    /// The kernels are listed in layers. A layer is what runs from one attention up to the next: its first kernel is the
-    /// attention, its last one makes the next layer's queries, keys and values. The last layer goes on to the end.
+    /// Of a model: ops before and after the passes; parameters, multiply-adds and kernels by layer; memory. Of an object:
+    /// sections, symbols, the code of each kernel, the model's own description.
     Inspect(InspectArgs),
     /// Compile a small model, link a C app with it, run it, and tell what happened
     Demo(DemoArgs),

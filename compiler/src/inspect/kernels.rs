@@ -1,222 +1,230 @@
-//! The kernels that a model becomes: one line a step of the compiled program, in layers.
-//!
-//! A layer is what runs from one attention step up to the next. So the product that makes the first layer's queries,
-//! keys and values counts as before it, each layer ends with the next one's, and the last layer goes on to the end. A
-//! step of attention is one of the fused op, or, in a program without, a softmax.
+//! The kernels that a model becomes: one line a step of the compiled program, by layer.
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
+use bertc_backends::lower::Traced;
 use bertc_backends::plan::{Chunk, Program, Step};
-use bertc_ir::{Dim, Graph, Loc, Op, Symbols, ValueId, cost};
+use bertc_backends::target::Target;
+use bertc_ir::kernel::Kernel;
+use bertc_ir::{Dim, Graph, Loc, Symbols, cost};
 use serde_json::{Value, json};
 
-use super::table;
+use super::model::text_of;
+use super::{section, table};
+use crate::layers::Layers;
+use crate::progress::size;
 
 /// The kernels of a program.
-pub(super) struct Listing<'a> {
-    symbols: &'a Symbols,
+pub(super) struct Listing {
+    program: Program,
+    target: String,
     steps: Vec<Line>,
-    /// Number of the first layer's first step.
-    layers: Vec<Range<usize>>,
-    /// Kernels that differ: steps share the others.
-    distinct: usize,
+    groups: Vec<Group>,
     multiply_adds: Option<Dim>,
 }
 
 /// One step.
 struct Line {
     kernel: String,
+    /// What the kernel was made from.
+    template: String,
+    isa: &'static str,
     op: String,
     /// Node of the source model.
     node: String,
-    /// Shape of what the op computes, where it is known.
-    shape: Option<String>,
+    /// Shape of what the op computes.
+    shape: String,
     /// Number of tasks.
     tasks: String,
     multiply_adds: Dim,
+    /// Index of the group.
+    group: usize,
 }
 
-impl<'a> Listing<'a> {
-    /// The steps of `program`, which was lowered from `graph`.
-    pub fn new(graph: &'a Graph, program: &'a Program) -> Self {
-        let values = values_of(graph, program);
+/// What belongs together: a layer, or what comes before or after them.
+struct Group {
+    title: String,
+    /// Its position among the layers, if it is one.
+    layer: Option<usize>,
+    steps: usize,
+}
+
+impl Listing {
+    /// The steps of the program that `graph` was lowered to.
+    pub fn new(graph: &Graph, traced: Traced, target: &Target) -> Self {
+        let Traced { program, values } = traced;
+        let layers = Layers::of(graph);
+        let title = |i| Group { title: layers.title(i), layer: layers.layer(i), steps: 0 };
+        let mut groups: Vec<Group> = (0..layers.groups()).map(title).collect();
         let mut counted = std::collections::BTreeSet::new();
         let mut steps = Vec::new();
-        for (step, value) in program.steps.iter().zip(&values) {
-            let (op, node) = split_source(&step.source);
-            // A value's later steps are copies.
-            let counts = !is_packing(program, step) && value.is_some_and(|v| counted.insert(v));
-            let multiply_adds = value.filter(|_| counts).and_then(|v| cost::multiply_adds_of(graph, v));
+        for (step, &v) in program.steps.iter().zip(&values) {
+            let kernel = &program.kernels[step.kernel];
+            let template = template(&kernel.name);
+            // Of a product of two steps the first only packs an operand; a value's later steps are copies.
+            let counts = !template.starts_with("pack") && counted.insert(v);
+            let multiply_adds = Some(v).filter(|_| counts).and_then(|v| cost::multiply_adds_of(graph, v));
+            groups[layers.group(v)].steps += 1;
             steps.push(Line {
-                kernel: program.kernels[step.kernel].name.clone(),
-                op: op.to_string(),
-                node: node.to_string(),
-                shape: value.map(|v| shape(&graph.ty(v).shape, &program.symbols)),
+                kernel: kernel.name.clone(),
+                template: template.to_string(),
+                isa: isa(kernel),
+                op: graph.op(v).name().to_string(),
+                node: match &graph.node(v).loc {
+                    Loc::Node { name, op, .. } => format!("{op} {name}"),
+                    _ => String::new(),
+                },
+                shape: shape(&graph.ty(v).shape, &program.symbols),
                 tasks: tasks(step, &program.symbols),
                 multiply_adds: multiply_adds.unwrap_or_default(),
+                group: layers.group(v),
             });
         }
-        let layers = layers(&program.steps);
         let multiply_adds = cost::multiply_adds(graph);
-        Listing { symbols: &program.symbols, steps, layers, distinct: program.kernels.len(), multiply_adds }
+        Listing { program, target: target.triple.to_string(), steps, groups, multiply_adds }
     }
 
-    /// The most steps of a layer. The last one counts only if it is the only one, because it has what follows it too.
+    /// The most steps of a layer.
     fn most(&self) -> Option<usize> {
-        let whole = match self.layers.len() {
-            0 | 1 => &self.layers[..],
-            n => &self.layers[..n - 1],
-        };
-        whole.iter().map(Range::len).max()
+        self.groups.iter().filter(|g| g.layer.is_some()).map(|g| g.steps).max()
     }
 
-    fn layer_of(&self, step: usize) -> Option<usize> {
-        self.layers.iter().position(|l| l.contains(&step))
+    /// Bytes of the arena at the given dims, or `None` on overflow.
+    pub fn arena_bytes(&self, dims: &[i64]) -> Option<u64> {
+        self.program.arena_bytes(dims)
     }
 
-    /// A table with a heading above each layer, and a summary.
-    pub fn text(&self) -> String {
-        let rows = self.steps.iter().enumerate().map(|(i, l)| {
-            let count = text_of(&l.multiply_adds, self.symbols);
+    /// Sections on memory and kernels: a table with a heading above each group, and a summary. `at` says what `dims` are.
+    pub fn text(&self, opt_level: u8, dims: &[i64], at: &str) -> String {
+        let symbols = &self.program.symbols;
+        let mut text = format!("\nat -O{opt_level} for {}:\n", self.target);
+        text += &self.memory(dims, at);
+        // Group by group; within one, steps keep their order.
+        let mut order: Vec<usize> = (0..self.steps.len()).collect();
+        order.sort_by_key(|&i| self.steps[i].group);
+        let rows = order.iter().map(|&i| {
+            let l = &self.steps[i];
+            let count = text_of(&l.multiply_adds, symbols);
             let count = if count == "0" { String::new() } else { count };
-            let shape = l.shape.clone().unwrap_or_default();
-            vec![i.to_string(), l.kernel.clone(), l.op.clone(), shape, l.tasks.clone(), count, l.node.clone()]
+            let cells = [&l.kernel, l.isa, &l.op, &l.shape, &l.tasks, &count, &l.node];
+            std::iter::once(i.to_string()).chain(cells.map(str::to_string)).collect()
         });
-        let header = ["step", "kernel", "op", "result", "tasks", "multiply-adds", "node"];
+        let header = ["step", "kernel", "isa", "op", "result", "tasks", "multiply-adds", "node"];
         let rendered = table(&header, rows.collect(), &[0]);
         let mut lines = rendered.lines();
-        let mut text = lines.next().map(|l| format!("{l}\n")).unwrap_or_default();
-        let first = self.layers.first().map_or(self.steps.len(), |l| l.start);
-        for (i, line) in lines.enumerate() {
-            if i == 0 && first > 0 && !self.layers.is_empty() {
-                text += &format!("before layer 0: {}\n", kernels(first));
-            }
-            if let Some(n) = self.layers.iter().position(|l| l.start == i) {
-                let rest = if n + 1 == self.layers.len() { " and what follows it" } else { "" };
-                text += &format!("layer {n}{rest}: {}\n", kernels(self.layers[n].len()));
+        text += &lines.next().map(|l| format!("\n{l}\n")).unwrap_or_default();
+        for (n, (&i, line)) in order.iter().zip(lines).enumerate() {
+            let group = self.steps[i].group;
+            if self.groups.len() > 1 && (n == 0 || self.steps[order[n - 1]].group != group) {
+                text += &format!("{}: {}\n", self.groups[group].title, kernels(self.groups[group].steps));
             }
             text += &format!("{line}\n");
         }
+        text += &self.isas();
         if let Some(n) = &self.multiply_adds {
-            text += &format!("\nmultiply-adds: {}\n", text_of(n, self.symbols));
+            text += &format!("\nmultiply-adds of the kernels: {}\n", text_of(n, symbols));
         }
-        text += &format!("kernels: {}, {} of them distinct", self.steps.len(), self.distinct);
-        if let (Some(most), Some(last)) = (self.most(), self.layers.last()) {
+        text += &format!("kernels: {}, {} of them distinct", self.steps.len(), self.program.kernels.len());
+        if let Some(most) = self.most() {
             text += &format!(", per layer at most {most}");
-            if self.layers.len() > 1 && last.len() > most {
-                text += &format!(" (the last with what follows it: {})", last.len());
-            }
         }
         text + "\n"
     }
 
+    fn memory(&self, dims: &[i64], at: &str) -> String {
+        let p = &self.program;
+        let slots = p.slots.iter().enumerate().map(|(i, s)| vec![i.to_string(), largest(&s.sizes, &p.symbols)]);
+        let mut text = section("", &["slot", "bytes, rounded up to 64 each"], slots.collect(), &[0]);
+        text += &match p.arena_bytes(dims) {
+            Some(n) if at.is_empty() => format!("\narena {}", size(n)),
+            Some(n) => format!("\narena {} {at}", size(n)),
+            None => "\narena unknown".into(),
+        };
+        text + &format!(", scratch {} for each worker\n", size(p.scratch_bytes()))
+    }
+
+    /// How many of the distinct kernels each instruction set and template has.
+    fn isas(&self) -> String {
+        let mut count: BTreeMap<(&str, &str), (usize, usize)> = BTreeMap::new();
+        for k in &self.program.kernels {
+            count.entry((isa(k), template(&k.name))).or_default().0 += 1;
+        }
+        for l in &self.steps {
+            count.entry((l.isa, &l.template)).or_default().1 += 1;
+        }
+        let row = |((isa, template), (distinct, steps)): (_, (usize, usize))| {
+            let (isa, template): (&str, &str) = (isa, template);
+            vec![isa.to_string(), template.to_string(), distinct.to_string(), steps.to_string()]
+        };
+        let rows = count.into_iter().map(row).collect();
+        section("", &["isa", "template", "distinct", "steps"], rows, &[2, 3])
+    }
+
     /// The same as JSON.
     pub fn json(&self) -> Value {
-        let steps: Vec<Value> = self
-            .steps
-            .iter()
-            .enumerate()
-            .map(|(i, l)| {
-                json!({
-                    "step": i,
-                    "layer": self.layer_of(i),
-                    "kernel": l.kernel,
-                    "op": l.op,
-                    "node": l.node,
-                    "shape": l.shape,
-                    "tasks": l.tasks,
-                    "multiply_adds": text_of(&l.multiply_adds, self.symbols),
-                })
+        let symbols = &self.program.symbols;
+        let step = |(i, l): (usize, &Line)| {
+            json!({
+                "step": i,
+                "part": self.groups[l.group].title,
+                "layer": self.groups[l.group].layer,
+                "kernel": l.kernel,
+                "template": l.template,
+                "isa": l.isa,
+                "op": l.op,
+                "node": l.node,
+                "shape": l.shape,
+                "tasks": l.tasks,
+                "multiply_adds": text_of(&l.multiply_adds, symbols),
             })
-            .collect();
+        };
+        let layers = self.groups.iter().filter(|g| g.layer.is_some());
+        let slots: Vec<Vec<String>> =
+            self.program.slots.iter().map(|s| s.sizes.iter().map(|d| text_of(d, symbols)).collect()).collect();
         json!({
             "kernels": self.steps.len(),
-            "distinct_kernels": self.distinct,
-            "kernels_of_layers": self.layers.iter().map(Range::len).collect::<Vec<_>>(),
+            "distinct_kernels": self.program.kernels.len(),
+            "kernels_of_layers": layers.map(|g| g.steps).collect::<Vec<_>>(),
             "max_per_layer": self.most(),
-            "multiply_adds": self.multiply_adds.as_ref().map(|n| text_of(n, self.symbols)),
-            "steps": steps,
+            "multiply_adds": self.multiply_adds.as_ref().map(|n| text_of(n, symbols)),
+            "arena_slots": slots,
+            "scratch_bytes_per_worker": self.program.scratch_bytes(),
+            "steps": self.steps.iter().enumerate().map(step).collect::<Vec<_>>(),
         })
     }
 }
 
-/// A polynomial as text, with the numbers of dims that have only one value.
-fn text_of(d: &Dim, symbols: &Symbols) -> String {
-    let fixed = symbols.iter().filter(|(_, s)| s.min == s.max);
-    let known = fixed.fold(d.clone(), |d, (id, s)| d.substitute(id, &s.min.into()).unwrap_or(d));
-    known.display(symbols).to_string()
+/// The largest of a slot's sizes, as a formula. What is never larger than another is left out.
+fn largest(sizes: &[Dim], symbols: &Symbols) -> String {
+    let mut kept: Vec<&Dim> = Vec::new();
+    for (i, d) in sizes.iter().enumerate() {
+        let below = |j: usize, o: &Dim| o.proven_ge(d, symbols) && (j < i || !d.proven_ge(o, symbols));
+        if !sizes.iter().enumerate().any(|(j, o)| j != i && below(j, o)) {
+            kept.push(d);
+        }
+    }
+    let texts: Vec<String> = kept.into_iter().map(|d| text_of(d, symbols)).collect();
+    match &texts[..] {
+        [one] => one.clone(),
+        _ => format!("max({})", texts.join(", ")),
+    }
+}
+
+/// A kernel's name without its number.
+fn template(kernel: &str) -> &str {
+    match kernel.rsplit_once('_') {
+        Some((name, number)) if number.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => kernel,
+    }
+}
+
+/// What makes the machine code of a kernel: registers of more than four lanes are no business of Cranelift's.
+fn isa(k: &Kernel) -> &'static str {
+    if k.regs.iter().any(|r| r.lanes > 4) { "avx512" } else { "clif128" }
 }
 
 fn kernels(n: usize) -> String {
     format!("{n} kernel{}", if n == 1 { "" } else { "s" })
-}
-
-/// Op and node of a step's source: `linear (MatMul /a/b)`.
-fn split_source(source: &str) -> (&str, &str) {
-    match source.split_once(" (") {
-        Some((op, rest)) => (op, rest.strip_suffix(')').unwrap_or(rest)),
-        None => (source, ""),
-    }
-}
-
-/// Whether a step only packs an operand of the product that follows.
-fn is_packing(program: &Program, step: &Step) -> bool {
-    program.kernels[step.kernel].name.starts_with("pack_")
-}
-
-/// The value that each step computes, where it is clear.
-///
-/// Steps name their op and source node, and keep the graph's order among those of one name.
-fn values_of(graph: &Graph, program: &Program) -> Vec<Option<ValueId>> {
-    let mut values: BTreeMap<String, Vec<ValueId>> = BTreeMap::new();
-    for v in graph.topo() {
-        let op = graph.op(v);
-        if matches!(op, Op::Input { .. } | Op::Constant(_) | Op::Reshape { .. }) {
-            continue;
-        }
-        let source = match &graph.node(v).loc {
-            Loc::Node { name, op: onnx } => format!("{} ({onnx} {name})", op.name()),
-            _ => op.name().to_string(),
-        };
-        values.entry(source).or_default().push(v);
-    }
-    let mut steps: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-    for (i, s) in program.steps.iter().enumerate() {
-        steps.entry(&s.source).or_default().push(i);
-    }
-    let mut out = vec![None; program.steps.len()];
-    for (source, steps) in steps {
-        let Some(values) = values.get(source) else { continue };
-        if let [v] = values[..] {
-            steps.iter().for_each(|&s| out[s] = Some(v));
-            continue;
-        }
-        let main = steps.iter().filter(|&&s| !is_packing(program, &program.steps[s]));
-        if main.clone().count() != values.len() {
-            continue;
-        }
-        let mut next = 0;
-        for &s in &steps {
-            out[s] = values.get(next).copied();
-            next += usize::from(!is_packing(program, &program.steps[s]));
-        }
-    }
-    out
-}
-
-fn layers(steps: &[Step]) -> Vec<Range<usize>> {
-    let op = |s: &Step| split_source(&s.source).0.to_string();
-    let marker = if steps.iter().any(|s| op(s) == "attention") { "attention" } else { "softmax" };
-    let mut starts = Vec::new();
-    for (i, s) in steps.iter().enumerate() {
-        let goes_on = i > 0 && steps[i - 1].source == s.source;
-        if op(s) == marker && !goes_on {
-            starts.push(i);
-        }
-    }
-    let ends = starts.iter().skip(1).copied().chain([steps.len()]);
-    starts.iter().zip(ends).map(|(&a, b)| a..b).collect()
 }
 
 fn shape(dims: &[Dim], symbols: &Symbols) -> String {
@@ -248,18 +256,19 @@ fn tasks(step: &Step, symbols: &Symbols) -> String {
 mod tests {
     use super::*;
 
-    fn step(source: &str) -> Step {
-        Step { kernel: 0, args: vec![], tasks: vec![], fallible: false, source: source.into() }
+    fn step() -> Step {
+        Step { kernel: 0, args: vec![], tasks: vec![], fallible: false, in_place: vec![], source: String::new() }
     }
 
     #[test]
-    fn layers_go_from_attention_to_attention() {
-        let of = |names: &[&str]| layers(&names.iter().map(|n| step(n)).collect::<Vec<_>>());
-        let fused = of(&["sum_norm", "linear (a)", "attention (a)", "linear (b)", "attention (b)", "linear (c)"]);
-        assert_eq!(fused, [2..4, 4..6]);
-        assert_eq!(of(&["matmul (a)", "softmax (a)", "softmax (a)", "matmul", "softmax (b)"]), [1..4, 4..5]);
-        assert_eq!(of(&["softmax", "attention (a)", "softmax"]), std::slice::from_ref(&(1..3)));
-        assert!(of(&["linear", "tanh"]).is_empty());
+    fn names_and_sizes() {
+        assert_eq!(["linear_12", "reduce_sum_3", "pack", "x_"].map(template), ["linear", "reduce_sum", "pack", "x"]);
+        let mut s = Symbols::default();
+        let b = Dim::symbol(s.intern("batch", 1, 9));
+        let n = |k: i64| b.mul(&k.into()).unwrap();
+        assert_eq!(largest(&[n(4), n(8), n(8)], &s), "8*batch");
+        assert_eq!(largest(&[n(4), 12.into()], &s), "max(4*batch, 12)");
+        assert_eq!(largest(&[64.into(), n(4), 12.into()], &s), "64");
     }
 
     #[test]
@@ -269,16 +278,15 @@ mod tests {
         let q = Dim::symbol(s.intern("seq", 65, 65));
         let of = |t: &[(Dim, i64)]| {
             let tasks = t.iter().map(|(d, c)| (d.clone(), Chunk::Fixed(*c))).collect();
-            super::tasks(&Step { tasks, ..step("x") }, &s)
+            super::tasks(&Step { tasks, ..step() }, &s)
         };
         let share = vec![(b.clone(), Chunk::Share { multiple: 2, most: 8 })];
-        assert_eq!(tasks(&Step { tasks: share, ..step("x") }, &s), "ceil(batch / share(2, 8))");
+        assert_eq!(tasks(&Step { tasks: share, ..step() }, &s), "ceil(batch / share(2, 8))");
         assert_eq!(of(&[]), "1");
         assert_eq!(of(&[(7.into(), 2), (3.into(), 1)]), "12");
         assert_eq!(of(&[(b.clone(), 1), (7.into(), 2)]), "4 * batch");
         assert_eq!(of(&[(b.clone(), 32)]), "ceil(batch / 32)");
         let n = b.mul(&q).unwrap();
         assert_eq!(of(&[(q, 32), (n, 2)]), "3 * ceil(65*batch / 2)");
-        assert_eq!(split_source("linear (MatMul /a/b (c))"), ("linear", "MatMul /a/b (c)"));
     }
 }
