@@ -263,7 +263,7 @@ mod tests {
         fn add(&mut self, op: Op, operands: &[ValueId], name: &str) -> ValueId {
             let loc = match name {
                 "" => Loc::Unknown,
-                n => Loc::Node { name: n.into(), op: "Op".into() },
+                n => Loc::node(n, "Op"),
             };
             self.0.add(op, operands, &loc).unwrap()
         }

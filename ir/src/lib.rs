@@ -14,7 +14,7 @@ pub mod text;
 pub mod types;
 pub mod verify;
 
-pub use diag::{Diag, Loc};
+pub use diag::{Diag, Loc, Severity, SourceFile};
 pub use dims::{Dim, SymbolId, Symbols};
 pub use graph::{Graph, Node, Port, ValueId};
 pub use op::{Attention, BinaryOp, CmpOp, Linear, Op, ReduceOp, SumNorm, UnaryOp};

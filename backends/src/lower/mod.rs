@@ -245,7 +245,7 @@ impl Lowering<'_> {
             self.kernels.push(kernel);
         }
         let source = match &self.g.node(v).loc {
-            Loc::Node { name, op } => format!("{} ({op} {name})", self.g.op(v).name()),
+            Loc::Node { name, op, .. } => format!("{} ({op} {name})", self.g.op(v).name()),
             _ => self.g.op(v).name().to_string(),
         };
         let fallible = self.fallible(v);

@@ -323,7 +323,7 @@ pub(crate) mod tests {
         let b = Dim::symbol(g.symbols.intern("batch", 1, 8));
         let s = Dim::symbol(g.symbols.intern("seq", 1, 64));
         let mut x = g.add_input(input, TensorType::new(DType::F32, vec![b, s, 4.into()]));
-        let loc = |i: usize, what: &str| Loc::Node { name: format!("/layer.{i}/{what}"), op: "MatMul".into() };
+        let loc = |i: usize, what: &str| Loc::node(format!("/layer.{i}/{what}"), "MatMul");
         for i in 0..n {
             let weights = |k: f32| Tensor::from_f32(vec![4, 4], &[k; 16]);
             let w: Vec<_> = (0..2).map(|k| g.add_const(weights((i + k) as f32), &Loc::Unknown).unwrap()).collect();

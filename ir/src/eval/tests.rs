@@ -295,7 +295,7 @@ fn graphs_and_their_checks() {
     let mut g = Graph::new("f");
     let s = g.symbols.intern("seq", 1, 9);
     let x = g.add_input("x", TensorType::new(DType::F32, vec![s.into()]));
-    let loc = Loc::Node { name: "n".into(), op: "Neg".into() };
+    let loc = Loc::node("n", "Neg");
     let y = g.add(Op::Unary(U::Neg), &[x], &loc).unwrap();
     let d = g.add(Op::Dim(s.into()), &[], &loc).unwrap();
     let unused = g.add(Op::Unary(U::Abs), &[x], &loc).unwrap();

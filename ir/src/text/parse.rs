@@ -358,7 +358,7 @@ impl<'a> Parser<'a> {
             None => build(name, &mut attrs).map_err(at_name)?,
         };
         let loc = source.unwrap_or_else(|| span.clone());
-        let v = self.graph.add(op, &operands, &loc).map_err(|d| Diag { loc: span.clone(), ..d })?;
+        let v = self.graph.add(op, &operands, &loc).map_err(|d| d.at(span.clone()))?;
         let real = self.graph.ty(v);
         if let Some(ty) = ty.filter(|t| t != real) {
             let s = &self.graph.symbols;
@@ -376,8 +376,9 @@ impl<'a> Parser<'a> {
         let name = self.string("the name of a node")?;
         self.expect(",")?;
         let op = self.string("the operator of a node")?;
+        let output = if self.eat(",") { self.string("the name of an output")? } else { String::new() };
         self.expect(")")?;
-        Ok(Some(Loc::Node { name, op }))
+        Ok(Some(Loc::node(name, op).output(&output)))
     }
 
     fn attribute(&mut self) -> Result<(&'a str, Attr), Diag> {
@@ -398,7 +399,7 @@ impl<'a> Parser<'a> {
                 let e = self.expected("a float");
                 let l = self.literal()?;
                 let mut b = Vec::new();
-                read_element(l, DType::F32, &mut b).map_err(|m| Diag { message: m, ..e.clone() })?;
+                read_element(l, DType::F32, &mut b).map_err(|m| Diag::new(m).at(e.loc.clone()))?;
                 Attr::Float(f32::from_le_bytes(b.try_into().map_err(|_| e)?))
             }
             Kind::Dim => Attr::Dim(self.dim(0)?),

@@ -124,8 +124,12 @@ impl Printer<'_> {
             self.out.push('}');
         }
         write!(self.out, " : {}", node.ty.display(&self.graph.symbols))?;
-        if let (true, Loc::Node { name, op }) = (self.options.locations, &node.loc) {
-            write!(self.out, " loc({}, {})", quote(name), quote(op))?;
+        if let (true, Loc::Node { name, op, output }) = (self.options.locations, &node.loc) {
+            write!(self.out, " loc({}, {}", quote(name), quote(op))?;
+            if let Some(o) = output {
+                write!(self.out, ", {}", quote(o))?;
+            }
+            self.out.push(')');
         }
         self.out.push('\n');
         Ok(())

@@ -133,7 +133,7 @@ fn random_graph(choices: &[u32]) -> Graph {
         let n = op.arity().unwrap_or(1 + c.below(3));
         let operands: Vec<ValueId> = [x, rest[0], rest[1]].into_iter().cycle().take(n).collect();
         let same = if c.flag() { vec![x; n] } else { operands };
-        let loc = Loc::Node { name: format!("/n\"{i}"), op: op.name().to_string() };
+        let loc = Loc::node(format!("/n\"{i}"), op.name());
         if g.ty(x).rank() < MAX_RANK - 2 {
             values.extend(g.add(op, &same, &loc).ok());
         }

@@ -247,7 +247,7 @@ impl<'a> Run<'a> {
         let domain = if n.domain() == "ai.onnx" { "" } else { n.domain() };
         let op = if domain.is_empty() { n.op_type().to_string() } else { format!("{domain}.{}", n.op_type()) };
         let name = if n.name().is_empty() { n.output.first().cloned().unwrap_or_default() } else { n.name().into() };
-        self.b.loc = Loc::Node { name, op };
+        self.b.loc = Loc::node(name, op).output(n.output.first().map_or("", String::as_str));
         // What a failed node feeds fails for no reason of its own.
         let poisoned = n.input.iter().any(|i| self.scope.poisoned.contains(i.as_str()));
         // An operator that doesn't exist here is reported even then: all of them at once.
