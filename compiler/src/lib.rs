@@ -31,6 +31,7 @@ pub mod progress;
 pub mod report;
 pub mod run;
 pub mod stub;
+pub mod tir;
 
 pub use bertc_backends::plan::Program;
 pub use bertc_ir::Diag;

@@ -142,6 +142,12 @@ impl Diag {
         self
     }
 
+    /// With a location, unless it has one.
+    #[must_use]
+    pub fn or_at(self, loc: Loc) -> Self {
+        if self.loc == Loc::Unknown { self.at(loc) } else { self }
+    }
+
     /// With a further note.
     #[must_use]
     pub fn note(mut self, note: impl Into<String>) -> Self {

@@ -40,19 +40,38 @@ pub(super) enum Kind {
     Unary,
 }
 
+/// Every attribute's name with its form.
+pub(super) const KINDS: [(&str, Kind); 25] = [
+    ("axis", Kind::Int),
+    ("batch_dims", Kind::Int),
+    ("heads", Kind::Int),
+    ("tables", Kind::Int),
+    ("addends", Kind::Int),
+    ("axes", Kind::Ints),
+    ("perm", Kind::Ints),
+    ("keep", Kind::Bool),
+    ("exclusive", Kind::Bool),
+    ("reverse", Kind::Bool),
+    ("trans_b", Kind::Bool),
+    ("bias", Kind::Bool),
+    ("residual", Kind::Bool),
+    ("mask", Kind::Bool),
+    ("nan_to_zero", Kind::Bool),
+    ("eps", Kind::Float),
+    ("norm", Kind::Float),
+    ("scale", Kind::Float),
+    ("value", Kind::Dim),
+    ("start", Kind::Dim),
+    ("len", Kind::Dim),
+    ("step", Kind::Dim),
+    ("shape", Kind::Dims),
+    ("to", Kind::Type),
+    ("act", Kind::Unary),
+];
+
 /// The form of the attribute `name`.
 pub(super) fn kind(name: &str) -> Option<Kind> {
-    Some(match name {
-        "axis" | "batch_dims" | "heads" | "tables" | "addends" => Kind::Int,
-        "axes" | "perm" => Kind::Ints,
-        "keep" | "exclusive" | "reverse" | "trans_b" | "bias" | "residual" | "mask" | "nan_to_zero" => Kind::Bool,
-        "eps" | "norm" | "scale" => Kind::Float,
-        "value" | "start" | "len" | "step" => Kind::Dim,
-        "shape" => Kind::Dims,
-        "to" => Kind::Type,
-        "act" => Kind::Unary,
-        _ => return None,
-    })
+    KINDS.iter().find(|k| k.0 == name).map(|k| k.1)
 }
 
 /// The attributes of an op in printing order. A constant's elements are not among them.

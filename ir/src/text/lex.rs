@@ -49,6 +49,13 @@ pub(crate) struct Token<'a> {
     pub first: bool,
 }
 
+impl Token<'_> {
+    /// Its place.
+    pub fn loc(&self) -> Loc {
+        Loc::text(self.start, self.end)
+    }
+}
+
 /// Longest first, so that a prefix does not win.
 const PUNCTUATION: [&str; 16] = ["..=", "->", "(", ")", "{", "}", "[", "]", "<", ">", ",", ":", "=", "+", "-", "*"];
 

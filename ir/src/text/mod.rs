@@ -5,18 +5,22 @@ mod attr;
 mod equal;
 pub(crate) mod lex;
 mod literal;
+mod names;
 mod parse;
 mod parse_const;
 mod parse_type;
 mod print;
 mod reader;
+mod resources;
 
 pub use equal::structurally_equal;
 pub(crate) use lex::is_ident;
 pub use lex::quote;
+pub use names::op_names;
 pub use parse::parse;
-pub use print::{PrintOptions, name, print, print_constant, resource_key};
+pub use print::{PrintOptions, elided, name, print, print_constant, resource_key};
 pub use reader::{Constant, Reader};
+pub use resources::{ResourceRef, resource_refs};
 
 /// A resource lookup for [`parse`](parse()) that knows no resources.
 pub fn no_resources(_key: &str) -> Option<crate::tensor::Tensor> {

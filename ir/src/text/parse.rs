@@ -3,11 +3,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::attr::{Attr, Attrs, Kind, build, kind};
+use super::attr::{Attr, Attrs, KINDS, Kind, build, kind};
 use super::lex::{Tok, Token, lex};
 use super::literal::read_element;
-
-use crate::diag::{Diag, Loc};
+use super::names::{is_op, op_names};
+use crate::diag::{Diag, Loc, closest, did_you_mean};
 use crate::graph::{Graph, ValueId};
 use crate::op::{Op, UnaryOp};
 use crate::tensor::Tensor;
@@ -15,6 +15,8 @@ use crate::types::{DType, TensorType};
 
 /// Errors after which parsing ends.
 const MAX_ERRORS: usize = 100;
+/// Operands of which an error tells the types.
+const MAX_LABELS: usize = 6;
 
 /// Parses one function. `resources` gives the large constants that the text elides, by
 /// [`resource_key`](super::resource_key).
@@ -58,13 +60,22 @@ pub(super) struct Parser<'a> {
     pub(super) graph: Graph,
     /// Values by name; `None` for the result of a statement with an error.
     values: HashMap<String, Option<ValueId>>,
+    /// Where each name is defined.
+    defined: HashMap<String, Loc>,
     pub(super) resources: &'a dyn Fn(&str) -> Option<Tensor>,
+}
+
+/// In a fixed order, for messages.
+fn sorted<'n>(names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
+    let mut v: Vec<&str> = names.collect();
+    v.sort_unstable();
+    v
 }
 
 impl<'a> Parser<'a> {
     pub(super) fn new(src: &'a str, resources: &'a dyn Fn(&str) -> Option<Tensor>) -> Self {
         let (tokens, diags) = lex(src);
-        Parser { tokens, at: 0, diags, graph: Graph::new(""), values: HashMap::new(), resources }
+        Parser { tokens, at: 0, diags, graph: Graph::new(""), values: HashMap::new(), defined: HashMap::new(), resources }
     }
 
     // Tokens
@@ -104,7 +115,7 @@ impl<'a> Parser<'a> {
 
     pub(super) fn error(&self, message: impl Into<String>) -> Diag {
         let t = self.peek();
-        Diag::new(message).at(Loc::Text { start: t.start, end: t.end })
+        Diag::new(message).at(t.loc())
     }
 
     pub(super) fn expected(&self, what: &str) -> Diag {
@@ -250,9 +261,11 @@ impl<'a> Parser<'a> {
 
     fn define(&mut self, name: String, value: Option<ValueId>, at: &Token<'a>) -> Result<(), Diag> {
         if self.values.contains_key(&name) {
-            let loc = Loc::Text { start: at.start, end: at.end };
-            return Err(Diag::new(format!("'%{name}' is defined twice")).at(loc));
+            let d = Diag::new(format!("'%{name}' is defined twice")).at(at.loc());
+            let first = self.defined.get(&name).cloned().unwrap_or_default();
+            return Err(d.label(&first, "first defined here"));
         }
+        self.defined.insert(name.clone(), at.loc());
         self.values.insert(name, value);
         Ok(())
     }
@@ -282,15 +295,21 @@ impl<'a> Parser<'a> {
         Ok(("out".to_string(), self.ty()?))
     }
 
-    fn operand(&mut self) -> Parsed<ValueId> {
+    /// A value, and its name.
+    fn operand(&mut self) -> Parsed<(ValueId, String)> {
         let Tok::Value(name) = &self.peek().tok else { return Err(self.expected("a value").into()) };
-        let v = match self.values.get(name) {
+        let name = name.clone();
+        let v = match self.values.get(&name) {
             Some(Some(v)) => *v,
             Some(None) => return Err(Stop::Reported),
-            None => return Err(self.error(format!("'%{name}' is not defined")).into()),
+            None => {
+                let known = self.values.keys().map(String::as_str);
+                let near = closest(&name, sorted(known)).map(|k| format!("did you mean '%{k}'?"));
+                return Err(self.error(format!("'%{name}' is not defined")).maybe_help(near).into());
+            }
         };
         self.at += 1;
-        Ok(v)
+        Ok((v, name))
     }
 
     fn returns(&mut self, results: &[(String, TensorType)]) -> Parsed<()> {
@@ -298,12 +317,12 @@ impl<'a> Parser<'a> {
             if i > 0 {
                 self.expect(",")?;
             }
-            let at = self.peek().clone();
-            let v = self.operand()?;
+            let at = self.peek().loc();
+            let (v, operand) = self.operand()?;
             if self.graph.ty(v) != ty {
                 let s = &self.graph.symbols;
                 let m = format!("the value is {}, declared {}", self.graph.ty(v).display(s), ty.display(s));
-                return Err(Diag::new(m).at(Loc::Text { start: at.start, end: at.end }).into());
+                return Err(self.types_of(Diag::new(m).at(at), &[(v, operand)]).into());
             }
             self.graph.add_output(name.clone(), v);
         }
@@ -327,11 +346,11 @@ impl<'a> Parser<'a> {
         let name_at = self.peek().clone();
         let name = self.ident("an op")?;
         let elements = if name == "constant" { Some(self.elements()?) } else { None };
-        let mut operands = Vec::new();
+        let mut named = Vec::new();
         if matches!(self.peek().tok, Tok::Value(_)) && !self.peek().first {
-            operands.push(self.operand()?);
+            named.push(self.operand()?);
             while self.eat(",") {
-                operands.push(self.operand()?);
+                named.push(self.operand()?);
             }
         }
         let mut attrs = Attrs(BTreeMap::new());
@@ -343,29 +362,45 @@ impl<'a> Parser<'a> {
                 }
             }
         }
+        let ty_start = self.tokens.get(self.at + 1).map_or(start, |t| t.start);
         let ty = if self.eat(":") { Some(self.ty()?) } else { None };
+        let ty_at = self.span(ty_start);
         let source = self.location()?;
         let span = self.span(start);
         if !self.peek().first {
             return Err(self.expected("the end of the line").into());
         }
-        let at_name = |m: String| Diag::new(m).at(Loc::Text { start: name_at.start, end: name_at.end });
+        let at_name = |m: String| Diag::new(m).at(name_at.loc());
         let op = match elements {
             Some(e) => {
                 let ty = ty.as_ref().ok_or_else(|| at_name("a constant needs its type".to_string()))?;
-                Op::Constant(self.constant(&e, ty).map_err(|m| Diag::new(m).at(span.clone()))?)
+                Op::Constant(self.constant(&e, ty).map_err(|d| d.or_at(span.clone()))?)
             }
-            None => build(name, &mut attrs).map_err(at_name)?,
+            None => {
+                let near = |d: Diag| if is_op(name) { d } else { d.maybe_help(did_you_mean(name, op_names())) };
+                build(name, &mut attrs).map_err(|m| near(at_name(m)))?
+            }
         };
         let loc = source.unwrap_or_else(|| span.clone());
-        let v = self.graph.add(op, &operands, &loc).map_err(|d| d.at(span.clone()))?;
+        let operands: Vec<ValueId> = named.iter().map(|o| o.0).collect();
+        let v = self.graph.add(op, &operands, &loc).map_err(|d| self.types_of(d.at(span.clone()), &named))?;
         let real = self.graph.ty(v);
         if let Some(ty) = ty.filter(|t| t != real) {
             let s = &self.graph.symbols;
             let m = format!("the result is {}, written {}", real.display(s), ty.display(s));
-            return Err(Diag::new(m).at(span).into());
+            return Err(self.types_of(Diag::new(m).at(ty_at), &named).into());
         }
         Ok(v)
+    }
+
+    /// Tells of each operand where it is defined and which type it has.
+    fn types_of(&self, mut d: Diag, operands: &[(ValueId, String)]) -> Diag {
+        for (i, (v, name)) in operands.iter().enumerate().take(MAX_LABELS) {
+            let Some(at) = self.defined.get(name).filter(|_| operands[..i].iter().all(|o| o.0 != *v)) else { continue };
+            let ty = self.graph.ty(*v).display(&self.graph.symbols).to_string();
+            d = d.label(at, format!("defined here with type {ty}"));
+        }
+        d
     }
 
     fn location(&mut self) -> Result<Option<Loc>, Diag> {
@@ -382,9 +417,13 @@ impl<'a> Parser<'a> {
     }
 
     fn attribute(&mut self) -> Result<(&'a str, Attr), Diag> {
-        let unknown = self.error(format!("unknown attribute {}", self.peek().tok));
+        let at = self.peek().loc();
         let name = self.ident("the name of an attribute")?;
-        let kind = kind(name).ok_or(unknown)?;
+        let unknown = || {
+            let known = KINDS.iter().map(|k| k.0);
+            Diag::new(format!("unknown attribute '{name}'")).at(at).maybe_help(did_you_mean(name, known))
+        };
+        let kind = kind(name).ok_or_else(unknown)?;
         self.expect("=")?;
         let value = match kind {
             Kind::Int => Attr::Int(self.index()?),
@@ -409,11 +448,15 @@ impl<'a> Parser<'a> {
             }
             Kind::Unary => {
                 let e = self.expected("an elementwise op");
-                Attr::Unary(UnaryOp::from_name(self.ident("an elementwise op")?).ok_or(e)?)
+                let name = self.ident("an elementwise op")?;
+                let known = || did_you_mean(name, UnaryOp::ALL.iter().map(|u| u.name()));
+                Attr::Unary(UnaryOp::from_name(name).ok_or_else(|| e.maybe_help(known()))?)
             }
             Kind::Type => {
                 let e = self.expected("an element type");
-                Attr::Type(DType::from_name(self.ident("an element type")?).ok_or(e)?)
+                let name = self.ident("an element type")?;
+                let known = || did_you_mean(name, DType::ALL.map(DType::name));
+                Attr::Type(DType::from_name(name).ok_or_else(|| e.maybe_help(known()))?)
             }
         };
         Ok((name, value))

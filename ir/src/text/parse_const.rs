@@ -3,10 +3,10 @@
 use super::lex::Tok;
 use super::literal::{Literal, read_element, read_hex};
 use super::parse::Parser;
-use crate::diag::Diag;
+use crate::diag::{Diag, Loc};
 use crate::dims::Symbols;
 use crate::tensor::Tensor;
-use crate::types::TensorType;
+use crate::types::{DType, TensorType};
 
 /// Bytes that one repeated element may fill.
 const MAX_SPLAT: usize = 1 << 26;
@@ -16,7 +16,8 @@ pub(super) enum Elements<'a> {
     Splat(Literal<'a>),
     List(Vec<Literal<'a>>),
     Hex(String),
-    Resource(String),
+    /// The key, and where it stands.
+    Resource(String, Loc),
 }
 
 impl<'a> Parser<'a> {
@@ -39,35 +40,56 @@ impl<'a> Parser<'a> {
             "dense" if self.eat("[") => Elements::List(self.list("]", Self::literal)?),
             "dense" => Elements::Splat(self.literal()?),
             "dense_hex" => Elements::Hex(self.string("hex digits")?),
-            "dense_resource" => Elements::Resource(self.string("the key of a resource")?),
+            "dense_resource" => {
+                let at = self.peek().loc();
+                Elements::Resource(self.string("the key of a resource")?, at)
+            }
             _ => return Err(e),
         };
         self.expect(">")?;
         Ok(r)
     }
 
-    pub(super) fn constant(&self, e: &Elements<'_>, ty: &TensorType) -> Result<Tensor, String> {
-        let shape = ty.const_shape().ok_or("the dims of a constant must be constants")?;
-        let mut data = Vec::new();
-        match e {
-            Elements::Splat(l) => {
-                read_element(*l, ty.dtype, &mut data)?;
-                let n = shape.iter().try_fold(1usize, |a, &d| a.checked_mul(d));
-                let n = n.filter(|n| n.saturating_mul(data.len()) <= MAX_SPLAT);
-                data = data.repeat(n.ok_or("a repeated element fills too much")?);
-            }
-            Elements::List(v) => v.iter().try_for_each(|&l| read_element(l, ty.dtype, &mut data))?,
-            Elements::Hex(s) => data = read_hex(s).ok_or("expected an even number of hex digits")?,
-            Elements::Resource(key) => {
-                let t = (self.resources)(key).ok_or_else(|| format!("resource \"{key}\" is not available"))?;
-                if t.dtype() != ty.dtype || t.shape() != shape {
-                    return Err(format!("resource \"{key}\" is {} {:?}", t.dtype(), t.shape()));
+    /// The tensor; an error without a place concerns the whole statement.
+    pub(super) fn constant(&self, e: &Elements<'_>, ty: &TensorType) -> Result<Tensor, Diag> {
+        let shape = ty.const_shape().ok_or_else(|| Diag::new("the dims of a constant must be constants"))?;
+        let data = match e {
+            Elements::Resource(key, at) => self.resource(key, at)?,
+            e => written(e, ty.dtype, &shape).map_err(Diag::new)?.into(),
+        };
+        let (bytes, n) = (data.len(), data.len() / ty.dtype.size());
+        Tensor::new(ty.dtype, shape, data).ok_or_else(|| {
+            let symbols = Symbols::default();
+            let ty = ty.display(&symbols);
+            match e {
+                Elements::Resource(key, at) => {
+                    Diag::new(format!("the {bytes} bytes of resource \"{key}\" don't fill {ty}")).at(at.clone())
                 }
-                return Ok(t);
+                _ => Diag::new(format!("{n} elements don't fill {ty}")),
             }
-        }
-        let n = data.len() / ty.dtype.size();
-        let wrong = || format!("{n} elements don't fill {}", ty.display(&Symbols::default()));
-        Tensor::new(ty.dtype, shape.clone(), data.into()).ok_or_else(wrong)
+        })
     }
+
+    /// The bytes of a resource: their type is the text's, as a key stands for bytes.
+    fn resource(&self, key: &str, at: &Loc) -> Result<bytes::Bytes, Diag> {
+        let missing = || Diag::new(format!("resource \"{key}\" is not available")).at(at.clone());
+        (self.resources)(key).map(|t| t.bytes().clone()).ok_or_else(missing)
+    }
+}
+
+/// The bytes of elements in the text.
+fn written(e: &Elements<'_>, dtype: DType, shape: &[usize]) -> Result<Vec<u8>, String> {
+    let mut data = Vec::new();
+    match e {
+        Elements::Splat(l) => {
+            read_element(*l, dtype, &mut data)?;
+            let n = shape.iter().try_fold(1usize, |a, &d| a.checked_mul(d));
+            let n = n.filter(|n| n.saturating_mul(data.len()) <= MAX_SPLAT);
+            data = data.repeat(n.ok_or("a repeated element fills too much")?);
+        }
+        Elements::List(v) => v.iter().try_for_each(|&l| read_element(l, dtype, &mut data))?,
+        Elements::Hex(s) => data = read_hex(s).ok_or("expected an even number of hex digits")?,
+        Elements::Resource(..) => {}
+    }
+    Ok(data)
 }

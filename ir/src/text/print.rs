@@ -6,6 +6,7 @@ use std::fmt::Write;
 use super::attr::{Attr, attrs};
 use super::lex::{is_ident, quote};
 use super::literal::{write_element, write_hex};
+use super::names::is_listed;
 use crate::diag::Loc;
 use crate::graph::{Graph, ValueId};
 use crate::op::Op;
@@ -30,6 +31,18 @@ pub struct PrintOptions {
 /// The name that stands for a large constant in the text: the first 16 hex digits of the BLAKE3 hash of its bytes.
 pub fn resource_key(t: &Tensor) -> String {
     blake3::hash(t.bytes()).to_hex()[..16].to_string()
+}
+
+/// Whether [`print`](print()) writes a constant as a reference, unless told to inline it.
+pub fn elided(t: &Tensor) -> bool {
+    t.len() > SMALL && !repeated(t)
+}
+
+/// Whether a constant is written as one element.
+fn repeated(t: &Tensor) -> bool {
+    let (size, n) = (t.dtype().size(), t.len());
+    let equal = || t.bytes().chunks_exact(size).all(|c| *c == t.bytes()[..size]);
+    t.shape().is_empty() || (2..=SPLAT).contains(&n) && equal()
 }
 
 /// `s`, in quotes where it isn't an identifier.
@@ -102,6 +115,7 @@ impl Printer<'_> {
 
     fn value(&mut self, v: ValueId, n: &str) -> std::fmt::Result {
         let node = self.graph.node(v);
+        debug_assert!(is_listed(&node.op), "the list of names lacks '{}'", node.op.name());
         write!(self.out, "  {n} = {}", node.op.name())?;
         for (i, o) in node.operands.iter().enumerate() {
             self.out.push_str(if i > 0 { ", " } else { " " });
@@ -162,10 +176,8 @@ impl Printer<'_> {
     }
 
     fn constant(&mut self, t: &Tensor) {
-        let size = t.dtype().size();
         let n = t.len();
-        let equal = || t.bytes().chunks_exact(size).all(|c| *c == t.bytes()[..size]);
-        if t.shape().is_empty() || (2..=SPLAT).contains(&n) && equal() {
+        if repeated(t) {
             self.out.push_str("dense<");
             write_element(t, 0, &mut self.out);
             self.out.push('>');

@@ -205,7 +205,7 @@ impl<'a> Reader<'a> {
             }
         };
         let at = self.span(start);
-        if let Elements::Resource(key) = &elements
+        if let Elements::Resource(key, _) = &elements
             && (self.0.resources)(key).is_none()
         {
             return match ty.const_shape() {
@@ -213,7 +213,7 @@ impl<'a> Reader<'a> {
                 None => Err(Diag::new("the dims of a constant must be constants").at(at)),
             };
         }
-        self.0.constant(&elements, &ty).map(Constant::Tensor).map_err(|m| Diag::new(m).at(at))
+        self.0.constant(&elements, &ty).map(Constant::Tensor).map_err(|d| d.or_at(at))
     }
 
     /// Items between commas up to `close`, which is consumed.
