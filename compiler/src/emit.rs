@@ -12,7 +12,29 @@ use crate::output::{Staged, check_target, to_stdout};
 use crate::picture::{self, Picture};
 use crate::progress::{Phase, Progress, size, time};
 use crate::report::{Level, show};
+use crate::tir::{self, Constants};
 use crate::{link, stub};
+
+/// How tensor IR is written.
+#[derive(Clone, Default, Debug)]
+pub struct TextForm {
+    /// The side file for large constants.
+    pub resources: Option<PathBuf>,
+    /// Large constants stand in the text.
+    pub inline_constants: bool,
+    /// Each value has its source node.
+    pub locations: bool,
+}
+
+impl TextForm {
+    fn constants(&self) -> Constants<'_> {
+        match &self.resources {
+            Some(p) => Constants::Side(p),
+            None if self.inline_constants => Constants::Inline,
+            None => Constants::Elide,
+        }
+    }
+}
 
 /// What the main command was asked to do.
 #[derive(Clone, Debug)]
@@ -27,6 +49,8 @@ pub struct Job {
     pub name: Option<String>,
     /// Runtime stub, if given.
     pub rt: Option<PathBuf>,
+    /// How tensor IR is written.
+    pub text: TextForm,
     /// No progress bar and no summary.
     pub quiet: bool,
     /// How to compile; the name is still to be set.
@@ -71,7 +95,8 @@ pub fn run(job: &Job) -> Result<(), Vec<Diag>> {
         Some(out) => files(&job.kinds, out).map_err(one)?,
         None => Vec::new(),
     };
-    for (_, path) in &files {
+    let side = job.text.resources.as_deref();
+    for path in files.iter().map(|f| f.1.as_path()).chain(side) {
         refuse_overwrite(path, &[Some(&job.model), job.rt.as_ref()]).map_err(one)?;
         // Now rather than after minutes of work.
         check_target(path).map_err(one)?;
@@ -90,11 +115,19 @@ pub fn run(job: &Job) -> Result<(), Vec<Diag>> {
     if job.output.is_none() {
         let mut bytes = Vec::new();
         let kind = job.kinds[0];
+        if let Some(side) = side {
+            let mut staged = Staged::default();
+            tir::stage_resources(&made.front().graph, side, &mut staged).map_err(one)?;
+            staged.commit().map_err(one)?;
+        }
         progress.phase(Phase::Emit, || made.write(kind, job, &mut bytes, &mut stats))?;
         progress.finish();
         return to_stdout(&bytes).map_err(one);
     }
     let mut staged = Staged::default();
+    if let Some(side) = side {
+        tir::stage_resources(&made.front().graph, side, &mut staged).map_err(one)?;
+    }
     for (kind, path) in &files {
         if let (Emit::Sharedlib, Made::Program(c)) = (kind, &made) {
             staged.fill(path, |temp| link::shared_library(c, temp, &mut progress))?;
@@ -138,7 +171,7 @@ impl Made {
         stats: &mut Option<ObjectStats>,
     ) -> Result<(), Vec<Diag>> {
         let text = match (kind, self) {
-            (Emit::TensorIr, _) => self.front().tensor_ir(),
+            (Emit::TensorIr, _) => tir::text(&self.front().graph, job.text.constants(), job.text.locations),
             (Emit::Html, _) => picture::html::render(&self.picture(job)),
             (Emit::Dot, _) => picture::dot::render(&self.picture(job)),
             // Only what needs none is made without a program.

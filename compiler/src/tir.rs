@@ -43,8 +43,12 @@ pub fn save(graph: &Graph, constants: Constants<'_>, locations: bool) -> Result<
         stage_resources(graph, path, &mut staged)?;
         staged.commit()?;
     }
-    let inline_constants = constants == Constants::Inline;
-    Ok(text::print(graph, &PrintOptions { inline_constants, locations }))
+    Ok(text(graph, constants, locations))
+}
+
+/// The text of a graph; nothing else is written.
+pub fn text(graph: &Graph, constants: Constants<'_>, locations: bool) -> String {
+    text::print(graph, &PrintOptions { inline_constants: constants == Constants::Inline, locations })
 }
 
 /// Writes every constant that the text of a graph elides, to appear with the other staged files.
@@ -165,7 +169,9 @@ mod tests {
         let mut g = Graph::new("f");
         let loc = Loc::node("/layer/Neg", "Neg").output("y");
         for (i, dtype) in DType::ALL.into_iter().enumerate() {
-            let bytes: Vec<u8> = (0..40 * dtype.size()).map(|b| ((b * 37 + i) % if dtype == DType::Bool { 2 } else { 251 }) as u8).collect();
+            let bytes: Vec<u8> = (0..40 * dtype.size())
+                .map(|b| ((b * 37 + i) % if dtype == DType::Bool { 2 } else { 251 }) as u8)
+                .collect();
             for shape in [vec![40], vec![2, 20]] {
                 let t = Tensor::new(dtype, shape.clone(), bytes.clone().into()).unwrap();
                 let v = g.add_const(t, &Loc::node(format!("c{i}"), "Constant")).unwrap();

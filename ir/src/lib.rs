@@ -1,6 +1,8 @@
 //! The intermediate representations of bertc: the typed tensor IR with symbolic dims, and the kernel IR that every
 //! code emitter reads.
 
+#[cfg(any(test, feature = "gen"))]
+pub mod arbitrary;
 pub mod cost;
 pub mod diag;
 pub mod dims;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::shared::TuneArgs;
-use crate::emit::Job;
+use crate::emit::{Job, TextForm};
 use crate::options::{CompileOptions, Emit};
 
 #[derive(Args, Debug)]
@@ -31,6 +31,15 @@ pub struct MainArgs {
     /// Runtime stub for --emit staticlib: a libbertc_rt.a of the target
     #[arg(long, value_name = "PATH")]
     pub rt: Option<PathBuf>,
+    /// Side file for the large constants of --emit tensor-ir: an .npz that the text refers to
+    #[arg(long, value_name = "FILE.npz", conflicts_with = "inline_constants")]
+    pub resources: Option<PathBuf>,
+    /// Large constants stand in the text of --emit tensor-ir, as hex
+    #[arg(long)]
+    pub inline_constants: bool,
+    /// Each value in --emit tensor-ir tells its source node
+    #[arg(long)]
+    pub locations: bool,
     #[command(flatten)]
     pub tune: TuneArgs,
 }
@@ -60,6 +69,10 @@ impl MainArgs {
             ..a.tune.clone().options()
         };
         let output = a.output.filter(|_| !stdout);
-        Ok(Job { model, output, kinds, name: a.name, rt: a.rt, quiet: a.tune.quiet, compile })
+        let text = TextForm { resources: a.resources, inline_constants: a.inline_constants, locations: a.locations };
+        if !kinds.contains(&Emit::TensorIr) && (text.resources.is_some() || text.inline_constants || text.locations) {
+            return Err("--resources, --inline-constants and --locations need --emit tensor-ir".into());
+        }
+        Ok(Job { model, output, kinds, name: a.name, rt: a.rt, text, quiet: a.tune.quiet, compile })
     }
 }

@@ -135,6 +135,9 @@ mod tests {
         assert!(main_job("m.onnx").unwrap_err().contains("-o OUT is missing"));
         assert!(main_job("m.onnx --emit obj,clif -o -").unwrap_err().contains("one kind"));
         assert_eq!(main_job("m.onnx --emit clif").unwrap().output, None);
+        assert!(main_job("m.onnx --emit clif --locations").unwrap_err().contains("need --emit tensor-ir"));
+        let j = main_job("m.onnx --emit tensor-ir --resources w.npz --locations").unwrap();
+        assert_eq!((j.text.resources, j.text.locations), (Some("w.npz".into()), true));
         assert!(parse("").is_err() && parse("run").is_err() && parse("m.onnx run x.onnx").is_err());
     }
 }

@@ -3,149 +3,14 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::dims::Dim;
-use crate::graph::{Graph, ValueId};
-use crate::infer::MAX_RANK;
-use crate::op::{ACTIVATIONS, Attention, BinaryOp, CmpOp, Linear, Op, ReduceOp, SumNorm, UnaryOp};
+use crate::arbitrary::{self, Source};
+use crate::graph::Graph;
 use crate::tensor::Tensor;
-use crate::types::{DType, TensorType};
 use crate::verify::verify;
 use crate::{Diag, Loc};
 
-/// Decisions drawn from proptest's bytes; past their end all are 0.
-struct Choices<'a>(std::slice::Iter<'a, u32>);
-
-impl Choices<'_> {
-    fn below(&mut self, n: usize) -> usize {
-        self.0.next().map_or(0, |&v| v as usize % n.max(1))
-    }
-
-    fn flag(&mut self) -> bool {
-        self.below(2) == 1
-    }
-
-    fn of<T: Copy>(&mut self, v: &[T]) -> T {
-        v[self.below(v.len())]
-    }
-
-    fn dim(&mut self, g: &Graph) -> Dim {
-        let mut d = Dim::constant(self.of(&[1, 2, 3, 4, 0, 17]));
-        for (s, _) in g.symbols.iter() {
-            match self.below(6) {
-                0 => d = d.mul(&s.into()).unwrap(),
-                1 => d = d.add(&s.into()).unwrap(),
-                _ => {}
-            }
-        }
-        d
-    }
-
-    fn constant(&mut self) -> Tensor {
-        let d = self.of(&DType::ALL);
-        let shape: Vec<usize> = (0..self.below(3)).map(|_| self.of(&[1, 2, 5, 0])).collect();
-        let n: usize = shape.iter().product();
-        let bytes: Vec<u8> = (0..n * d.size()).map(|_| self.below(256) as u8).collect();
-        let bytes = if d == DType::Bool { bytes.iter().map(|b| b & 1).collect() } else { bytes };
-        Tensor::new(d, shape, bytes.into()).unwrap()
-    }
-
-    /// An op that fits `x` more often than not.
-    fn op(&mut self, g: &Graph, x: ValueId) -> Op {
-        let shape = &g.ty(x).shape;
-        let rank = shape.len();
-        let axis = self.below(rank);
-        match self.below(27) {
-            0 => Op::Constant(self.constant()),
-            1 => Op::Dim(self.dim(g)),
-            2 => Op::Iota { len: self.dim(g), start: self.dim(g), step: Dim::constant(i64::MIN) },
-            3 | 4 => Op::Unary(self.of(UnaryOp::ALL)),
-            5 | 6 => Op::Binary(self.of(BinaryOp::ALL)),
-            7 => Op::Compare(self.of(CmpOp::ALL)),
-            8 => Op::Select,
-            9 => Op::Cast(self.of(&DType::ALL)),
-            10 | 11 => {
-                let axes = (0..rank).filter(|_| self.flag()).collect();
-                Op::Reduce { op: self.of(ReduceOp::ALL), axes, keep: self.flag() }
-            }
-            12 => Op::ArgMax { axis, min: self.flag() },
-            13 => Op::CumSum { axis, exclusive: self.flag(), reverse: self.flag() },
-            14 => Op::Softmax { axis },
-            15 => Op::LayerNorm { eps: f32::from_bits(self.0.next().copied().unwrap_or(0)) },
-            16 => Op::MatMul { trans_b: self.flag() },
-            17 => {
-                let k = self.below(rank);
-                Op::Transpose { perm: (0..rank).map(|i| (i + k) % rank).collect() }
-            }
-            18 => Op::Reshape { shape: std::iter::once(Dim::constant(1)).chain(shape.iter().cloned()).collect() },
-            19 => Op::Broadcast { shape: std::iter::once(self.dim(g)).chain(shape.iter().cloned()).collect() },
-            20 => Op::Slice { axis, start: 0.into(), len: 1.into(), step: self.of(&[1, -3]) },
-            21 => Op::Concat { axis },
-            22 => Op::Gather { axis },
-            23 => {
-                let (bias, residual) = (self.flag(), self.flag());
-                let act = self.flag().then(|| self.of(&ACTIVATIONS));
-                let norm = self.flag().then_some(0.5);
-                Op::Linear(Linear { trans_b: self.flag(), bias, act, residual, norm })
-            }
-            24 => {
-                let (mask, nan_to_zero) = (self.flag(), self.flag());
-                Op::Attention(Attention { heads: 1, scale: self.of(&[0.125, -0.0]), mask, nan_to_zero })
-            }
-            25 => {
-                let norm = self.flag().then_some(1e-12);
-                Op::SumNorm(SumNorm { tables: self.below(2), addends: self.below(3), norm })
-            }
-            _ => self
-                .of(&[0, 1])
-                .pipe(|k| if k == 0 { Op::GatherElements { axis } } else { Op::GatherNd { batch_dims: 0 } }),
-        }
-    }
-}
-
-trait Pipe: Sized {
-    fn pipe<T>(self, f: impl FnOnce(Self) -> T) -> T {
-        f(self)
-    }
-}
-impl Pipe for i32 {}
-
 fn random_graph(choices: &[u32]) -> Graph {
-    let mut c = Choices(choices.iter());
-    let mut g = Graph::new(c.of(&["main", "a graph", "torch-jit", "ü\"\\\n"]));
-    for s in ["batch", "seq", "x", "f32"] {
-        if c.flag() {
-            g.symbols.intern(s, 1, 8);
-        }
-    }
-    let mut values = Vec::new();
-    for n in ["input_ids", "input.1", "7", "x y", "return"] {
-        if c.flag() || values.is_empty() {
-            let shape = (0..c.below(4)).map(|_| c.dim(&g)).collect();
-            values.push(g.add_input(n, TensorType::new(c.of(&DType::ALL), shape)));
-        }
-    }
-    for i in 0..c.below(60) {
-        // Mostly recent values, so that chains form.
-        let mut pick = |values: &[ValueId]| values[values.len() - 1 - c.below(values.len().min(6))];
-        let x = pick(&values);
-        let rest = [pick(&values), pick(&values)];
-        let op = c.op(&g, x);
-        let n = op.arity().unwrap_or(1 + c.below(3));
-        let operands: Vec<ValueId> = [x, rest[0], rest[1]].into_iter().cycle().take(n).collect();
-        let same = if c.flag() { vec![x; n] } else { operands };
-        let loc = Loc::node(format!("/n\"{i}"), op.name());
-        if g.ty(x).rank() < MAX_RANK - 2 {
-            values.extend(g.add(op, &same, &loc).ok());
-        }
-    }
-    for n in ["logits", "last hidden", "dims"] {
-        let v = values[values.len() - 1 - c.below(values.len())];
-        g.add_output(n, v);
-    }
-    if c.flag() {
-        g.remove_dead();
-    }
-    g
+    arbitrary::graph(&mut Source::from_numbers(choices), &arbitrary::Options::default())
 }
 
 fn resources(g: &Graph) -> impl Fn(&str) -> Option<Tensor> + '_ {
@@ -166,17 +31,19 @@ proptest! {
     #[test]
     fn random_graphs_round_trip(choices in prop::collection::vec(any::<u32>(), 0..900)) {
         let g = random_graph(&choices);
-        let inline = PrintOptions { inline_constants: true, locations: true };
-        let back = round_trip(&g, &inline);
+        prop_assert_eq!(verify(&g), Ok(()));
         let located = |g: &Graph| {
-            let nodes = g.topo().into_iter().filter(|&v| !g.operands(v).is_empty());
-            nodes.map(|v| g.node(v).loc.clone()).collect::<Vec<_>>()
+            let nodes = g.topo().into_iter().map(|v| g.node(v).loc.clone());
+            nodes.filter(|l| matches!(l, Loc::Node { .. })).collect::<Vec<_>>()
         };
-        prop_assert_eq!(located(&g), located(&back));
-        round_trip(&g, &PrintOptions::default());
-        // Only an eps that isn't a sensible number may be refused.
-        if let Err(e) = verify(&back) {
-            prop_assert!(e.iter().all(|d| d.message.contains("eps")), "{:?}", e);
+        for inline_constants in [false, true] {
+            for locations in [false, true] {
+                let back = round_trip(&g, &PrintOptions { inline_constants, locations });
+                prop_assert_eq!(verify(&back), Ok(()));
+                if locations {
+                    prop_assert_eq!(located(&g), located(&back));
+                }
+            }
         }
     }
 
@@ -202,6 +69,25 @@ proptest! {
             Err(e) => prop_assert!(!e.is_empty()),
         }
     }
+}
+
+#[test]
+fn every_op_is_generated() {
+    let mut missing: std::collections::BTreeSet<&str> = op_names().into_iter().collect();
+    assert!(!missing.is_empty());
+    let mut state = 1u64;
+    for _ in 0..2000 {
+        // Knuth's MMIX generator; its upper bits.
+        let next = || {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state >> 33
+        };
+        let g = arbitrary::graph(&mut Source::new(next), &arbitrary::Options::default());
+        g.topo().into_iter().for_each(|v| {
+            missing.remove(g.op(v).name());
+        });
+    }
+    assert!(missing.is_empty(), "never generated: {missing:?}");
 }
 
 /// A function whose body is one constant.
@@ -312,6 +198,12 @@ func @f(%x: tensor<seq x f32>) -> tensor<seq x f32> {
     ];
     assert_eq!(found, want);
     assert_eq!(line_col("aä\nb", 5), (2, 2));
+    let parts = |i: usize| (e[i].labels().iter().map(|l| l.text.as_str()).collect::<Vec<_>>(), e[i].helps());
+    assert_eq!(parts(0).1, ["did you mean 'add'?"]);
+    assert_eq!(parts(2), (vec![], &["did you mean '%x'?".to_string()][..]));
+    assert_eq!(parts(1).0, ["defined here with type tensor<seq x f32>"]);
+    assert_eq!(parts(3).0, ["defined here with type tensor<seq x f32>"]);
+    assert_eq!(parts(6).0, ["first defined here"]);
 }
 
 #[test]

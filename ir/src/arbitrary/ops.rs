@@ -1,0 +1,270 @@
+//! An op, chosen by its name, with operands that fit it.
+
+use super::graph::Gen;
+use crate::dims::Dim;
+use crate::graph::ValueId;
+use crate::op::{ACTIVATIONS, Attention, BinaryOp, CmpOp, Linear, Op, ReduceOp, SumNorm, UnaryOp};
+use crate::text::op_names;
+use crate::types::{DType, TensorType};
+
+const FLOATS: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::F64];
+const INDICES: [DType; 2] = [DType::I64, DType::I32];
+
+fn f32(shape: Vec<Dim>) -> TensorType {
+    TensorType::new(DType::F32, shape)
+}
+
+/// An op and its operands. In rare cases they don't fit after all (an axis that may be empty), which inference tells.
+pub(super) fn fitting(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
+    let name = g.source.of(&op_names());
+    if let Some(u) = UnaryOp::from_name(name) {
+        let x = match u {
+            UnaryOp::Not => value(g, |t| !t.dtype.is_float(), DType::Bool),
+            UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Sign | UnaryOp::Relu => number(g),
+            _ => float(g),
+        };
+        return (Op::Unary(u), vec![x]);
+    }
+    if let Some(b) = BinaryOp::from_name(name) {
+        let logic = matches!(b, BinaryOp::And | BinaryOp::Or | BinaryOp::Xor);
+        let x = if logic { value(g, |t| !t.dtype.is_float(), DType::Bool) } else { number(g) };
+        return (Op::Binary(b), vec![x, partner(g, x)]);
+    }
+    if let Some(c) = CmpOp::from_name(name) {
+        let x = value(g, |_| true, DType::I64);
+        return (Op::Compare(c), vec![x, partner(g, x)]);
+    }
+    if let Some(op) = name.strip_prefix("reduce_").and_then(ReduceOp::from_name) {
+        let x = if op == ReduceOp::Mean { float(g) } else { number(g) };
+        let axes = (0..g.graph.ty(x).rank()).filter(|_| g.source.flag()).collect();
+        return (Op::Reduce { op, axes, keep: g.source.flag() }, vec![x]);
+    }
+    match name {
+        "linear" => linear(g),
+        "attention" => attention(g),
+        "sum_norm" => sum_norm(g),
+        "layer_norm" => {
+            let x = ranked(g, |t| t.dtype.is_float(), DType::F32);
+            let ty = g.graph.ty(x).clone();
+            let vector = TensorType::new(ty.dtype, ty.shape[ty.rank() - 1..].to_vec());
+            (Op::LayerNorm { eps: g.source.of(&[1e-12, 0.0, 1e-5]) }, vec![x, g.of_type(&vector), g.of_type(&vector)])
+        }
+        "matmul" => {
+            let x = g
+                .any(|t| t.rank() >= 2 && (t.dtype.is_float() || t.dtype == DType::I32), f32(vec![2.into(), 3.into()]));
+            let (ty, n, trans_b) = (g.graph.ty(x).clone(), g.dim(), g.source.flag());
+            let (batch, k) = (ty.rank() - 2, ty.shape[ty.rank() - 1].clone());
+            let kept = if g.source.flag() { ty.shape[..batch].to_vec() } else { Vec::new() };
+            let last = if trans_b { [n, k] } else { [k, n] };
+            let other = TensorType::new(ty.dtype, [kept, last.to_vec()].concat());
+            (Op::MatMul { trans_b }, vec![x, g.of_type(&other)])
+        }
+        "gather" | "gather_elements" | "gather_nd" => gathers(g, name),
+        "concat" => {
+            let x = ranked(g, |_| true, DType::F32);
+            let (axis, ty) = (g.source.below(g.graph.ty(x).rank()), g.graph.ty(x).clone());
+            let mut operands = vec![x];
+            for _ in 0..g.source.below(3) {
+                let mut other = ty.clone();
+                other.shape[axis] = g.dim();
+                operands.push(g.of_type(&other));
+            }
+            (Op::Concat { axis }, operands)
+        }
+        "select" => {
+            let x = value(g, |_| true, DType::F32);
+            let c = TensorType::new(DType::Bool, g.graph.ty(x).shape.clone());
+            (Op::Select, vec![g.of_type(&c), x, partner(g, x)])
+        }
+        _ => simple(g, name),
+    }
+}
+
+/// The ops of no or one operand that are left.
+fn simple(g: &mut Gen<'_, '_>, name: &str) -> (Op, Vec<ValueId>) {
+    let step = |g: &mut Gen<'_, '_>| Dim::constant(g.source.of(&[1, 2, -1, 0, i64::MIN]));
+    match name {
+        "dim" => return (Op::Dim(g.dim()), Vec::new()),
+        "iota" => return (Op::Iota { len: g.dim(), start: g.dim(), step: step(g) }, Vec::new()),
+        "constant" => {
+            let shape = (0..g.source.below(3)).map(|_| g.source.of(&[1, 2, 5, 20, 0])).collect();
+            let dtype = g.source.of(&DType::ALL);
+            let v = g.constant(dtype, shape);
+            return (Op::Constant(g.graph.as_const(v).expect("just made").clone()), Vec::new());
+        }
+        _ => {}
+    }
+    let x = match name {
+        "softmax" => ranked(g, |t| t.dtype.is_float(), DType::F32),
+        "arg_max" | "arg_min" | "cum_sum" => ranked(g, |t| t.dtype != DType::Bool, DType::I32),
+        "slice" => ranked(g, |_| true, DType::I64),
+        _ => value(g, |_| true, DType::F32),
+    };
+    let ty = g.graph.ty(x).clone();
+    let axis = g.source.below(ty.rank());
+    let op = match name {
+        "cast" => Op::Cast(g.source.of(&DType::ALL)),
+        "softmax" => Op::Softmax { axis },
+        "arg_max" => Op::ArgMax { axis, min: false },
+        "arg_min" => Op::ArgMax { axis, min: true },
+        "cum_sum" => Op::CumSum { axis, exclusive: g.source.flag(), reverse: g.source.flag() },
+        "transpose" => {
+            let mut perm: Vec<usize> = (0..ty.rank()).collect();
+            for i in (1..perm.len()).rev() {
+                perm.swap(i, g.source.below(i + 1));
+            }
+            Op::Transpose { perm }
+        }
+        "slice" => {
+            let d = ty.shape[axis].clone();
+            let back = d.sub(&1.into()).unwrap_or_default();
+            match g.source.below(3) {
+                0 => Op::Slice { axis, start: 0.into(), len: d, step: 1 },
+                1 => Op::Slice { axis, start: back, len: d, step: -1 },
+                _ => Op::Slice { axis, start: 0.into(), len: g.source.of(&[1.into(), 0.into()]), step: 3 },
+            }
+        }
+        "broadcast" => Op::Broadcast { shape: [vec![g.dim()], ty.shape].concat() },
+        // A reshape: all in one, a dim of one more, or the first two together.
+        _ => {
+            let all = ty.elements().unwrap_or_default();
+            let shape = match g.source.below(3) {
+                0 => vec![all],
+                1 => [vec![1.into()], ty.shape].concat(),
+                _ => match ty.shape.as_slice() {
+                    [a, b, rest @ ..] => [&[a.mul(b).unwrap_or_default()], rest].concat(),
+                    short => short.to_vec(),
+                },
+            };
+            Op::Reshape { shape }
+        }
+    };
+    (op, vec![x])
+}
+
+fn value(g: &mut Gen<'_, '_>, property: impl Fn(&TensorType) -> bool, dtype: DType) -> ValueId {
+    let shape = vec![g.dim(), g.dim()];
+    g.any(property, TensorType::new(dtype, shape))
+}
+
+/// A value with an axis.
+fn ranked(g: &mut Gen<'_, '_>, property: impl Fn(&TensorType) -> bool, dtype: DType) -> ValueId {
+    value(g, |t| t.rank() > 0 && property(t), dtype)
+}
+
+fn number(g: &mut Gen<'_, '_>) -> ValueId {
+    value(g, |t| t.dtype != DType::Bool, DType::I32)
+}
+
+fn float(g: &mut Gen<'_, '_>) -> ValueId {
+    let dtype = g.dtype(&FLOATS);
+    value(g, |t| t.dtype.is_float(), dtype)
+}
+
+/// A value of the same dtype that broadcasts with `x`.
+fn partner(g: &mut Gen<'_, '_>, x: ValueId) -> ValueId {
+    let mut ty = g.graph.ty(x).clone();
+    match g.source.below(4) {
+        0 => ty.shape = Vec::new(),
+        1 if ty.rank() > 0 => {
+            let axis = g.source.below(ty.rank());
+            ty.shape[axis] = 1.into();
+        }
+        _ => {}
+    }
+    g.of_type(&ty)
+}
+
+fn gathers(g: &mut Gen<'_, '_>, name: &str) -> (Op, Vec<ValueId>) {
+    let x = ranked(g, |_| true, DType::F32);
+    let ty = g.graph.ty(x).clone();
+    let (axis, dtype) = (g.source.below(ty.rank()), g.source.of(&INDICES));
+    let shape = match name {
+        "gather" => (0..g.source.below(3)).map(|_| g.dim()).collect(),
+        "gather_elements" => {
+            let mut s = ty.shape.clone();
+            s[axis] = g.dim();
+            s
+        }
+        _ => vec![g.dim(), Dim::constant(1 + g.source.below(ty.rank()) as i64)],
+    };
+    let indices = g.of_type(&TensorType::new(dtype, shape));
+    let op = match name {
+        "gather" => Op::Gather { axis },
+        "gather_elements" => Op::GatherElements { axis },
+        _ => Op::GatherNd { batch_dims: 0 },
+    };
+    (op, vec![x, indices])
+}
+
+fn eps(g: &mut Gen<'_, '_>) -> Option<f32> {
+    g.source.flag().then(|| g.source.of(&[1e-12, 0.5, 0.0]))
+}
+
+fn linear(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
+    let x = g.any(|t| t.rank() >= 2 && t.dtype == DType::F32, f32(vec![2.into(), 3.into()]));
+    let (ty, n) = (g.graph.ty(x).clone(), Dim::constant(1 + g.source.below(6) as i64));
+    let k = ty.shape[ty.rank() - 1].clone();
+    let l = Linear {
+        trans_b: g.source.flag(),
+        bias: g.source.flag(),
+        act: g.source.flag().then(|| g.source.of(&ACTIVATIONS)),
+        residual: g.source.flag(),
+        norm: eps(g),
+    };
+    let vector = f32(vec![n.clone()]);
+    let mut operands = vec![x, g.of_type(&f32(if l.trans_b { vec![n.clone(), k] } else { vec![k, n.clone()] }))];
+    if l.bias {
+        operands.push(g.of_type(&vector));
+    }
+    if l.residual {
+        let mut shape = ty.shape;
+        shape.pop();
+        shape.push(n);
+        operands.push(g.of_type(&f32(shape)));
+    }
+    if l.norm.is_some() {
+        operands.extend([g.of_type(&vector), g.of_type(&vector)]);
+    }
+    (Op::Linear(l), operands)
+}
+
+fn attention(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
+    let heads = 1 + g.source.below(3);
+    let width = |g: &mut Gen<'_, '_>| Dim::constant((heads * (1 + g.source.below(3))) as i64);
+    let (b, s, t, d, e) = (g.dim(), g.dim(), g.dim(), width(g), width(g));
+    let shapes = [[&b, &s, &d], [&b, &t, &d], [&b, &t, &e]];
+    let mut operands: Vec<ValueId> = shapes.map(|x| g.of_type(&f32(x.map(Clone::clone).to_vec()))).to_vec();
+    let mask = g.source.flag();
+    if mask {
+        let one = Dim::constant(1);
+        let h = g.source.of(&[one.clone(), Dim::constant(heads as i64)]);
+        let rows = g.source.of(&[one, s]);
+        operands.push(g.of_type(&f32(vec![b, h, rows, t])));
+    }
+    let scale = g.source.of(&[0.125, 1.0, -0.0]);
+    (Op::Attention(Attention { heads, scale, mask, nan_to_zero: g.source.flag() }), operands)
+}
+
+fn sum_norm(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
+    let (rows, n) = (vec![g.dim(), g.dim()], Dim::constant(1 + g.source.below(6) as i64));
+    let tables = g.source.below(3);
+    let addends = g.source.below(3) + usize::from(tables == 0);
+    let sum = [rows.clone(), vec![n.clone()]].concat();
+    let mut operands = Vec::new();
+    for _ in 0..tables {
+        let (entries, dtype) = (Dim::constant(1 + g.source.below(9) as i64), g.source.of(&INDICES));
+        operands.push(g.of_type(&f32(vec![entries, n.clone()])));
+        operands.push(g.of_type(&TensorType::new(dtype, rows.clone())));
+    }
+    for _ in 0..addends {
+        let shape = if g.source.flag() { vec![n.clone()] } else { sum.clone() };
+        operands.push(g.of_type(&f32(shape)));
+    }
+    let norm = eps(g);
+    if norm.is_some() {
+        let vector = f32(vec![n]);
+        operands.extend([g.of_type(&vector), g.of_type(&vector)]);
+    }
+    (Op::SumNorm(SumNorm { tables, addends, norm }), operands)
+}
