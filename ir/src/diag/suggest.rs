@@ -3,14 +3,15 @@
 /// Longer names are not compared: the table is quadratic, and nobody mistypes them.
 const MAX_LEN: usize = 64;
 
-/// The known name that is nearest to `word`: within a third of its letters changed, added, left out or swapped with
+/// The known name that is nearest to `word`: with up to a third of its letters changed, added, left out or swapped with
 /// their neighbour; upper and lower case don't count. The first one wins among equals.
 pub fn closest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if word.chars().count() > MAX_LEN {
         return None;
     }
     let word: Vec<char> = word.to_lowercase().chars().collect();
-    let limit = word.len().max(3) / 3;
+    // A word of one letter is near to everything.
+    let limit = if word.len() < 2 { 0 } else { word.len().div_ceil(3) };
     let distances = known.into_iter().filter(|k| k.len() <= MAX_LEN).map(|k| {
         let letters: Vec<char> = k.to_lowercase().chars().collect();
         (distance(&word, &letters), k)
@@ -57,6 +58,7 @@ mod tests {
             ("znver5", Some("znver4")),
             ("x86_64_v4", Some("x86-64-v4")),
             ("convolution", None),
+            ("y", None),
             ("", None),
         ] {
             assert_eq!(closest(word, known), want, "{word}");
