@@ -75,7 +75,15 @@ fn sorted<'n>(names: impl Iterator<Item = &'n str>) -> Vec<&'n str> {
 impl<'a> Parser<'a> {
     pub(super) fn new(src: &'a str, resources: &'a dyn Fn(&str) -> Option<Tensor>) -> Self {
         let (tokens, diags) = lex(src);
-        Parser { tokens, at: 0, diags, graph: Graph::new(""), values: HashMap::new(), defined: HashMap::new(), resources }
+        Parser {
+            tokens,
+            at: 0,
+            diags,
+            graph: Graph::new(""),
+            values: HashMap::new(),
+            defined: HashMap::new(),
+            resources,
+        }
     }
 
     // Tokens
