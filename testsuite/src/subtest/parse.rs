@@ -1,16 +1,31 @@
-//! `parse`: the file parses; its printed form is checked, and parses to the same graph.
+//! `parse`: the file parses; its printed form is checked, and parses to the same graph or kernels.
 
-use super::{graph, no_options, print};
-use crate::filetest::{Command, FileTest};
 use bertc_ir::text::{no_resources, structurally_equal};
 
-pub(super) fn run(test: &FileTest, c: &Command) -> Result<(), String> {
+use super::{Outcome, State, kernels, no_options, print, tensor_ir};
+use crate::filetest::{Command, Kind};
+
+pub(super) fn run(s: &mut State<'_>, c: &Command) -> Outcome<String> {
     no_options(c)?;
-    let Some(g) = graph(test)? else { return Ok(()) };
-    let text = print(&g);
-    let back = bertc_ir::text::parse(&text, &no_resources).map_err(|e| format!("{e:#?}\n{text}"))?;
-    if !structurally_equal(&g, &back) || print(&back) != text {
-        return Err(format!("the printed text is another graph\n{text}"));
+    match s.test.kind {
+        Kind::Tir => {
+            let g = tensor_ir(s.test)?;
+            let text = print(&g);
+            let back = bertc_ir::text::parse(&text, &no_resources).map_err(|e| format!("{e:#?}\n{text}"))?;
+            if !structurally_equal(&g, &back) || print(&back) != text {
+                return Err(format!("the printed text is another graph\n{text}").into());
+            }
+            Ok(text)
+        }
+        Kind::Kir => {
+            let all = kernels(s.test)?;
+            let text: String = all.iter().map(bertc_ir::kernel::print).collect();
+            let back = bertc_ir::kernel::parse(&text).map_err(|e| format!("{e:#?}\n{text}"))?;
+            if back != all {
+                return Err(format!("the printed text is another kernel\n{text}").into());
+            }
+            Ok(text)
+        }
+        Kind::Onnx => Err("'parse' is for .tir and .kir files".into()),
     }
-    test.check_output(&text, &text)
 }

@@ -1,21 +1,36 @@
-//! `run tol=1e-5 [ints=0..2] [dims=seq:3,batch:2]`: evaluates the graph before and after the passes on the same random
-//! inputs. Outputs may differ by `tol` times the largest value; integers not at all. Without `dims`, each symbol takes
-//! its smallest value, then values a little above it.
+//! `run [compiled] tol=1e-5 [ints=0..2] [dims=seq:3,batch:2] [cpu=a,b] [emitter=clif]`: evaluates the graph before and
+//! after the passes on the same random inputs; with `compiled`, what comes after is compiled for each CPU and run in
+//! this process, serially and by two threads. Outputs may differ by `tol` times the largest value; integers not at
+//! all. Without `dims`, each symbol takes its smallest value, then values a little above it.
+//!
+//! In a kernel's file, `run compiled` compares compiled code with the interpreter on each `run:` line.
 
-use crate::filetest::Command;
 use bertc_ir::eval::eval;
-use bertc_ir::{Graph, Scalar, SymbolId, Tensor};
+use bertc_ir::{Graph, Tensor};
 
-struct Options {
-    tol: f64,
+use super::compiled::Compiled;
+use super::values::{Random, close, dims, inputs};
+use super::{Outcome, State, interp, lower};
+use crate::filetest::{Command, Kind};
+
+pub(super) struct Options {
+    compiled: bool,
+    pub(super) tol: f64,
     ints: (i64, i64),
     dims: Option<Vec<(String, i64)>>,
+    cpus: Vec<String>,
+    emitter: String,
 }
 
 fn options(c: &Command) -> Result<Options, String> {
-    let mut o = Options { tol: f64::NAN, ints: (0, 2), dims: None };
+    let (cpus, emitter) = (vec!["native".to_string()], "auto".to_string());
+    let mut o = Options { compiled: false, tol: f64::NAN, ints: (0, 2), dims: None, cpus, emitter };
     for a in &c.args {
         let bad = || format!("bad option '{a}' of 'run'");
+        if a == "compiled" {
+            o.compiled = true;
+            continue;
+        }
         let (key, value) = a.split_once('=').ok_or_else(bad)?;
         let int = |s: &str| s.parse::<i64>().map_err(|_| bad());
         match key {
@@ -34,80 +49,71 @@ fn options(c: &Command) -> Result<Options, String> {
                 };
                 o.dims = Some(value.split(',').map(pair).collect::<Result<_, _>>()?);
             }
+            "cpu" if o.compiled => o.cpus = value.split(',').map(str::to_string).collect(),
+            "emitter" if o.compiled => o.emitter = value.to_string(),
             _ => return Err(bad()),
         }
     }
     if o.tol >= 0.0 { Ok(o) } else { Err("'run' needs tol=, for example tol=1e-5".to_string()) }
 }
 
-/// A generator with a fixed seed (Marsaglia's xorshift64*): a failing test fails again.
-struct Random(u64);
+/// What computes the results that are compared with the evaluator's.
+enum Machine {
+    Evaluator(Graph),
+    Compiled(Box<Compiled>),
+}
 
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
+impl Machine {
+    fn run(&self, dims: &[i64], x: &[Tensor]) -> Result<Vec<Tensor>, String> {
+        match self {
+            Machine::Evaluator(g) => eval(g, dims, x).map_err(|d| format!("after the passes, dims {dims:?}: {d}")),
+            Machine::Compiled(c) => c.run(dims, x),
+        }
     }
 }
 
-fn inputs(g: &Graph, dims: &[i64], ints: (i64, i64), r: &mut Random) -> Result<Vec<Tensor>, String> {
-    let tensor = |p: &bertc_ir::Port| {
-        let ty = g.ty(p.value);
-        let size = |d: &bertc_ir::Dim| d.eval(dims).and_then(|v| usize::try_from(v).ok());
-        let shape: Vec<usize> = ty.shape.iter().map(size).collect::<Option<_>>().ok_or("a dim has no size")?;
-        let n: usize = shape.iter().product();
-        let range = ints.1.abs_diff(ints.0);
-        let elements = (0..n).map(|_| {
-            let v = r.next() >> 11;
-            if ty.dtype.is_float() {
-                // 53 random bits, in -2..2.
-                Scalar::Float(v as f64 / (1u64 << 51) as f64 - 2.0)
-            } else {
-                Scalar::Int(i128::from(ints.0) + i128::from(v % range))
-            }
-        });
-        Ok(Tensor::from_scalars(ty.dtype, shape, elements))
-    };
-    g.inputs().iter().map(tensor).collect()
-}
-
-/// Whether `b` is `a` within `tol`.
-fn close(a: &Tensor, b: &Tensor, tol: f64) -> bool {
-    if a.dtype() != b.dtype() || a.shape() != b.shape() {
-        return false;
-    }
-    if !a.dtype().is_float() {
-        return a == b;
-    }
-    let (a, b) = (a.to_f64_vec(), b.to_f64_vec());
-    let largest = a.iter().filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(v.abs()));
-    let same = |x: f64, y: f64| x == y || x.is_nan() && y.is_nan() || (x - y).abs() <= tol * largest;
-    a.iter().zip(&b).all(|(&x, &y)| same(x, y))
-}
-
-pub(super) fn run(before: &Graph, after: &Graph, c: &Command) -> Result<(), String> {
+pub(super) fn run(s: &mut State<'_>, c: &Command) -> Outcome<String> {
     let o = options(c)?;
-    let mut r = Random(0x9e37_79b9_7f4a_7c15);
+    let mut targets = Vec::new();
+    if o.compiled {
+        for cpu in &o.cpus {
+            targets.push(lower::target("native", cpu, &o.emitter)?);
+        }
+    }
+    if s.test.kind == Kind::Kir {
+        return if o.compiled { interp::compiled(s, &targets, &o) } else { Err("a kernel runs by 'interp'".into()) };
+    }
+    if !s.made && !o.compiled {
+        return Err("'run' compares with what 'opt' or 'lower' made: put one before it, or 'run compiled'".into());
+    }
+    let after = s.graph()?;
+    let machines = if o.compiled {
+        let mut all = Vec::new();
+        for t in &targets {
+            let p = lower::program(after.clone(), t)?;
+            all.extend(Compiled::new(&p, t)?.map(|c| Machine::Compiled(Box::new(c))));
+        }
+        all
+    } else {
+        vec![Machine::Evaluator(after)]
+    };
+    let source = s.source()?;
+    machines.iter().try_for_each(|m| compare(source, m, &o))?;
+    Ok(String::new())
+}
+
+fn compare(source: &Graph, machine: &Machine, o: &Options) -> Result<(), String> {
+    let mut r = Random::new();
     let rounds = if o.dims.is_some() { 1 } else { 3 };
     for round in 0..rounds {
-        let value = |(id, s): (SymbolId, &bertc_ir::dims::Symbol)| match &o.dims {
-            None => Ok(s.min.saturating_add(round * (2 + i64::from(id.0))).min(s.max)),
-            Some(d) => {
-                let v = d.iter().find(|(n, _)| *n == s.name).map(|(_, v)| *v);
-                v.ok_or_else(|| format!("dims= lacks '{}'", s.name))
-            }
-        };
-        let dims = before.symbols.iter().map(value).collect::<Result<Vec<_>, _>>()?;
-        let x = inputs(before, &dims, o.ints, &mut r)?;
-        let evaluated =
-            |g: &Graph, when: &str| eval(g, &dims, &x).map_err(|d| format!("{when} the passes, dims {dims:?}: {d}"));
-        let (a, b) = (evaluated(before, "before")?, evaluated(after, "after")?);
+        let dims = dims(source, o.dims.as_deref(), round)?;
+        let x = inputs(source, &dims, o.ints, &mut r)?;
+        let a = eval(source, &dims, &x).map_err(|d| format!("before the passes, dims {dims:?}: {d}"))?;
+        let b = machine.run(&dims, &x)?;
         if a.len() != b.len() {
             return Err("the passes changed the number of outputs".to_string());
         }
-        for ((a, b), p) in a.iter().zip(&b).zip(before.outputs()) {
+        for ((a, b), p) in a.iter().zip(&b).zip(source.outputs()) {
             if !close(a, b, o.tol) {
                 return Err(format!("output '{}' differs for dims {dims:?}:\nbefore {a:?}\nafter  {b:?}", p.name));
             }
