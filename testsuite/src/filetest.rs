@@ -134,7 +134,8 @@ impl FileTest {
                 None => {}
                 Some((word @ ("expected-error" | "reject"), text)) if !text.is_empty() && !code.is_empty() => {
                     let list = if word == "reject" { &mut t.rejects } else { &mut t.errors };
-                    list.push((n, text.to_string()));
+                    // Several stand one behind the other.
+                    list.extend(text.split(&format!(" {plain}{word}: ")).map(|text| (n, text.to_string())));
                 }
                 Some((word @ ("expected-error" | "reject"), _)) => {
                     return bad(&format!("'{word}' needs a text and stands behind the line"));

@@ -49,6 +49,10 @@ fn a_test_can_fail() {
 fn errors_are_matched_by_line() {
     let bad = |note: &str| format!("//! parse\nfunc @f() -> () {{\n  %0 = nag %x{note}\n  return\n}}\n");
     assert_eq!(run_text(&bad(" // expected-error: '%x' is not defined")), Ok(()));
+    let two = "//! parse\nfunc @f() -> () {\n  %0 = ; neg %x // expected-error: character // expected-error: op, got\n  \
+               return\n}\n";
+    assert!(run_text(two).unwrap_err().contains("lacks the error 'op, got'"));
+    assert_eq!(run_text(&two.replace("op, got", "'%x' is not defined")), Ok(()));
     assert!(run_text(&bad(" // expected-error: something else")).unwrap_err().contains("lacks the error"));
     assert!(run_text(&(bad("") + "// check: neg")).unwrap_err().contains("unexpected error in line 3"));
     let none = format!("//! parse\n{}", BODY.replace("neg %x", "neg %x // expected-error: bad"));

@@ -41,6 +41,8 @@ fn only_kernels(listing: &str) -> String {
             text.push('\n');
         }
     }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
     text
 }
 
