@@ -274,6 +274,11 @@ impl Parser {
         self.expect('{')?;
         let dtype = ELEMENTS.iter().find(|e| e.1 == elem).and_then(|e| e.2);
         match dtype {
+            // Half floats are written as their bits.
+            Some(DType::F16 | DType::BF16) => {
+                let v: Vec<u16> = self.list('}', Self::number)?;
+                t.raw_data = Some(v.into_iter().flat_map(u16::to_le_bytes).collect());
+            }
             Some(d) if d.is_float() => {
                 let v: Vec<f64> = self.list('}', Self::number)?;
                 t.raw_data = Some(raw(d, v.into_iter().map(Scalar::Float).collect()));
