@@ -25,6 +25,8 @@ pub enum Kind {
     Tir,
     /// Kernel IR.
     Kir,
+    /// Scheduled IR: a program with its kernels.
+    Sir,
     /// A model in ONNX's own text form.
     Onnx,
 }
@@ -35,6 +37,7 @@ impl Kind {
         match e {
             "tir" => Some(Kind::Tir),
             "kir" => Some(Kind::Kir),
+            "sir" => Some(Kind::Sir),
             "onnxtxt" => Some(Kind::Onnx),
             _ => None,
         }
@@ -50,6 +53,7 @@ impl Kind {
         match self {
             Kind::Tir => line.starts_with("func"),
             Kind::Kir => line.starts_with("kernel"),
+            Kind::Sir => line.starts_with("program"),
             Kind::Onnx => !line.starts_with('#') && line.contains("=>"),
         }
     }

@@ -120,7 +120,8 @@ pub(super) fn program(k: &Kernel, values: &[Value], tasks: i64) -> Result<Progra
         }
     }
     let tasks = vec![(Dim::constant(tasks), 1.into())];
-    let step = Step { kernel: 0, args, tasks, fallible: can_fail(&k.body), source: k.name.clone() };
+    let step =
+        Step { kernel: 0, args, tasks, fallible: can_fail(&k.body), in_place: Vec::new(), source: k.name.clone() };
     Ok(Program {
         name: NAME.to_string(),
         symbols: Symbols::default(),

@@ -1,12 +1,12 @@
 //! `lower`, `clif` and `asm`, each with `[--target T] [--cpu C] [--emitter auto|clif]`: lowers the graph and prints the
 //! kernels with the schedule that calls them, their Cranelift IR, or their machine code as text. The last two also
-//! take kernels.
+//! take kernels and programs.
 
 use bertc_backends::object::{emit_asm, emit_clif};
 use bertc_backends::target::{Emitter, Target};
 use bertc_ir::Graph;
 
-use super::{Outcome, State, kernel, kernels};
+use super::{Outcome, State, kernel, kernels, schedule};
 use crate::filetest::{Command, Kind};
 
 /// The model's name, and so the prefix of its symbols.
@@ -59,22 +59,22 @@ pub(super) fn run(s: &mut State<'_>, c: &Command) -> Outcome<String> {
         *slot = words.next().ok_or_else(|| format!("'{flag}' needs a value"))?;
     }
     let target = target(triple, cpu, emitter)?;
-    let programs = if s.test.kind == Kind::Kir {
-        if c.name == "lower" {
-            return Err("a .kir file is lowered already".into());
+    let programs = match s.test.kind {
+        Kind::Kir | Kind::Sir if c.name == "lower" => return Err("the file is lowered already".into()),
+        Kind::Kir => kernels(s.test)?.iter().map(|k| kernel::program(k, &[], 1)).collect::<Result<Vec<_>, _>>()?,
+        Kind::Sir => vec![bertc::Program { name: NAME.to_string(), ..schedule(s.test)? }],
+        Kind::Tir | Kind::Onnx => {
+            let g = s.graph()?;
+            s.made = true;
+            vec![program(g, &target)?]
         }
-        kernels(s.test)?.iter().map(|k| kernel::program(k, &[], 1)).collect::<Result<Vec<_>, _>>()?
-    } else {
-        let g = s.graph()?;
-        s.made = true;
-        vec![program(g, &target)?]
     };
     let mut text = String::new();
     for p in programs {
         text += &match c.name.as_str() {
             "clif" => only_kernels(&emit_clif(&p, &target)?),
             "asm" => only_kernels(&emit_asm(&p, &target)?),
-            _ => p.kernels.iter().map(bertc_ir::kernel::print).collect::<String>() + &p.print(),
+            _ => p.print(),
         };
     }
     Ok(text)

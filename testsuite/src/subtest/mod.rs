@@ -132,7 +132,7 @@ impl State<'_> {
             let g = match self.test.kind {
                 Kind::Tir => tensor_ir(self.test)?,
                 Kind::Onnx => import::import(self.test, &bertc::import::onnx::ImportOptions::default())?,
-                Kind::Kir => return Err("a .kir file has no graph".into()),
+                Kind::Kir | Kind::Sir => return Err("a .kir or .sir file has no graph".into()),
             };
             bertc_ir::verify::verify(&g)?;
             self.source = Some(g);
@@ -159,6 +159,10 @@ fn print(g: &Graph) -> String {
 
 fn tensor_ir(test: &FileTest) -> Result<Graph, Vec<Diag>> {
     bertc_ir::text::parse(&test.source, &no_resources)
+}
+
+fn schedule(test: &FileTest) -> Result<bertc::Program, Vec<Diag>> {
+    bertc_backends::schedule::parse(&test.source, &no_resources)
 }
 
 fn kernels(test: &FileTest) -> Result<Vec<Kernel>, Vec<Diag>> {

@@ -1,8 +1,8 @@
-//! `parse`: the file parses; its printed form is checked, and parses to the same graph or kernels.
+//! `parse`: the file parses; its printed form is checked, and parses to the same graph, kernels or program.
 
 use bertc_ir::text::{no_resources, structurally_equal};
 
-use super::{Outcome, State, kernels, no_options, print, tensor_ir};
+use super::{Outcome, State, kernels, no_options, print, schedule, tensor_ir};
 use crate::filetest::{Command, Kind};
 
 pub(super) fn run(s: &mut State<'_>, c: &Command) -> Outcome<String> {
@@ -27,6 +27,16 @@ pub(super) fn run(s: &mut State<'_>, c: &Command) -> Outcome<String> {
             }
             Ok(text)
         }
-        Kind::Onnx => Err("'parse' is for .tir and .kir files".into()),
+        Kind::Sir => {
+            let p = schedule(s.test)?;
+            let text = p.print();
+            let back = bertc_backends::schedule::parse(&text, &no_resources).map_err(|e| format!("{e:#?}\n{text}"))?;
+            // As text, because a NaN is not equal to itself.
+            if format!("{back:?}") != format!("{:?}", p.canonical()) {
+                return Err(format!("the printed text is another program\n{text}").into());
+            }
+            Ok(text)
+        }
+        Kind::Onnx => Err("'parse' is not for models".into()),
     }
 }
