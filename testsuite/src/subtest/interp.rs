@@ -60,7 +60,7 @@ fn interpret(c: &Case, tasks: u64) -> Result<(Vec<Tensor>, bool), String> {
 
 fn check(c: &Case, tasks: u64) -> Result<(), String> {
     let bad = |m: String| Err(format!("line {}: {m}", c.line));
-    let (wanted, fails) = match (&c.expected, interpret(c, tasks)) {
+    let (failed, fails) = match (&c.expected, interpret(c, tasks)) {
         (Expected::Error(text), Err(m)) if m.contains(text) => return Ok(()),
         (_, Err(m)) => return bad(m),
         (Expected::Error(text), Ok(_)) => return bad(format!("no error, expected '{text}'")),
@@ -75,7 +75,7 @@ fn check(c: &Case, tasks: u64) -> Result<(), String> {
             (failed, *fails)
         }
     };
-    if wanted == fails { Ok(()) } else { bad(format!("the error flag is {wanted}, expected {fails}")) }
+    if failed == fails { Ok(()) } else { bad(format!("the error flag is {failed}, expected {fails}")) }
 }
 
 pub(super) fn run(s: &mut State<'_>, c: &Command) -> Outcome<String> {

@@ -76,9 +76,7 @@ struct State<'a> {
 /// # Errors
 /// Why the test fails.
 pub fn run(test: &FileTest) -> Result<(), String> {
-    let (mut source, mut graph) = (None, None);
-    let mut s =
-        State { test, source: source.take(), graph: graph.take(), made: false, before: None, remarks: Vec::new() };
+    let mut s = State { test, source: None, graph: None, made: false, before: None, remarks: Vec::new() };
     let last = test.commands.iter().rposition(|c| PRINTING.contains(&c.name.as_str()));
     match last {
         None if test.checks_output() => return Err("no command prints anything that could be checked".to_string()),

@@ -61,9 +61,8 @@ fn lex(source: &str) -> Parsed<Vec<(Tok, usize)>> {
     for (i, line) in source.lines().enumerate() {
         let mut rest = line;
         while let Some(c) = rest.chars().next() {
-            let ident = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/' | ':');
+            let ident = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '/');
             let number = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '+' | '-');
-            let len = |f: &dyn Fn(char) -> bool| rest.find(|c| !f(c)).unwrap_or(rest.len());
             let (tok, n) = match c {
                 '#' => break,
                 c if c.is_whitespace() => {
@@ -76,8 +75,7 @@ fn lex(source: &str) -> Parsed<Vec<(Tok, usize)>> {
                 }
                 '=' if rest.starts_with("=>") => (Tok::Arrow, 2),
                 c if c.is_ascii_alphabetic() || matches!(c, '_' | '/') => {
-                    // A colon belongs to `ir_version: 8`, not to a name.
-                    let n = len(&|c| ident(c) && c != ':');
+                    let n = rest.find(|c| !ident(c)).unwrap_or(rest.len());
                     (Tok::Ident(rest[..n].to_string()), n)
                 }
                 c if c.is_ascii_digit() || c == '-' => {
