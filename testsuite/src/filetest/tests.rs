@@ -127,5 +127,5 @@ fn models_are_imported() {
     assert_eq!(run("1", "\n# check: softmax %x {axis = 1}"), Ok(()));
     assert_eq!(run("2", " # expected-error: axis 2 is out of range"), Ok(()));
     assert!(run("1", " # expected-error: axis 2").unwrap_err().contains("line 5 lacks the error"));
-    assert!(run("[", "").unwrap_err().contains("line 5"));
+    assert!(run("[", "\n# check: y").unwrap_err().contains("line 5"));
 }

@@ -22,6 +22,9 @@ use crate::filetest::{Command, FileTest, Kind};
 /// Commands that print something. What the last one of a file prints is what the file's directives are about.
 const PRINTING: [&str; 7] = ["parse", "verify", "import", "opt", "lower", "clif", "asm"];
 
+/// Commands that compare by themselves.
+const CHECKING: [&str; 2] = ["interp", "run"];
+
 /// Why a command fails.
 enum Fail {
     /// The compiler's diagnostics, which the file may expect.
@@ -77,6 +80,10 @@ struct State<'a> {
 /// Why the test fails.
 pub fn run(test: &FileTest) -> Result<(), String> {
     let mut s = State { test, source: None, graph: None, made: false, before: None, remarks: Vec::new() };
+    let known = |c: &Command| PRINTING.iter().chain(&CHECKING).any(|k| c.name == *k);
+    if let Some(c) = test.commands.iter().find(|c| !known(c)) {
+        return Err(format!("unknown command '{}'", c.name));
+    }
     let last = test.commands.iter().rposition(|c| PRINTING.contains(&c.name.as_str()));
     match last {
         None if test.checks_output() => return Err("no command prints anything that could be checked".to_string()),
