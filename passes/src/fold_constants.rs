@@ -18,6 +18,9 @@ const SMALL: usize = 64 << 10;
 /// No result is larger.
 const LARGE: usize = 4 << 20;
 
+/// No result or operand has more elements, an empty dim counted as 1.
+const MAX_WALK: usize = 1 << 28;
+
 impl Pass for FoldConstants {
     fn name(&self) -> &'static str {
         "fold-constants"
@@ -56,6 +59,11 @@ fn fold(g: &Graph, v: ValueId) -> Option<Tensor> {
     let bytes = shape.iter().try_fold(node.ty.dtype.size(), |a, &d| a.checked_mul(d))?;
     let is_linear = |u: &ValueId| matches!(g.op(*u), Op::Linear(_));
     if bytes > SMALL && matches!(node.op, Op::Concat { .. }) && g.users(v).iter().any(is_linear) {
+        return None;
+    }
+    // Without elements the other dims may be anything, and the evaluator walks over them.
+    let walked = |s: &[usize]| s.iter().try_fold(1usize, |a, &d| a.checked_mul(d.max(1)));
+    if operands.iter().map(|t| t.shape()).chain([&shape[..]]).any(|s| walked(s).is_none_or(|n| n > MAX_WALK)) {
         return None;
     }
     let from: usize = operands.iter().map(|t| t.bytes().len()).sum();

@@ -130,12 +130,15 @@ pub fn scalar_only(op: BinaryOp, dtype: DType) -> bool {
     !dtype.is_float() && matches!(op, BinaryOp::Div | BinaryOp::Rem | BinaryOp::Mod | BinaryOp::Pow)
 }
 
-/// x - trunc(x/y)·y: exact while the quotient is below 2^24.
+/// x - trunc(x/y)·y: exact while the quotient is below 2^24. A quotient of 0 leaves x, also where y is infinite.
 fn float_rem(c: &mut Ctx, floored: bool, x: Reg, y: Reg) -> Reg {
     let q = c.b.div(x, y);
     let q = c.b.un(Un::Trunc, q);
     let p = c.b.mul(q, y);
     let r = c.b.sub(x, p);
+    let none = zero(c, q);
+    let small = c.b.cmp(CmpOp::Eq, q, none);
+    let r = c.b.select(small, x, r);
     if floored { fix_sign(c, r, y) } else { r }
 }
 

@@ -68,10 +68,9 @@ fn function(op: UnaryOp, x: f64) -> f64 {
         UnaryOp::Sigmoid => 1.0 / (1.0 + libm::exp(-x)),
         UnaryOp::Sin => libm::sin(x),
         UnaryOp::Cos => libm::cos(x),
-        // 1 + erf(-z) is erfc(z), which does not cancel for negative x.
-        UnaryOp::Gelu if x == f64::NEG_INFINITY => -0.0,
+        // 1 + erf(-z) is erfc(z), which does not cancel for negative x. Of -∞ both gelus are no number, as they are where
+        // a model spells them out.
         UnaryOp::Gelu => 0.5 * x * libm::erfc(-x * FRAC_1_SQRT_2),
-        UnaryOp::GeluTanh if x == f64::NEG_INFINITY => -0.0,
         // (1 + tanh z)/2 is 1/(1 + e^-2z), which does not cancel for negative x.
         UnaryOp::GeluTanh => x / (1.0 + libm::exp(-2.0 * FRAC_2_PI.sqrt() * (x + 0.044_715 * x * x * x))),
         _ => f64::NAN,

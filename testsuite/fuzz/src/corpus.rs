@@ -38,8 +38,13 @@ pub fn regressions(target: &str) -> Vec<(PathBuf, Vec<u8>)> {
     all.into_iter().filter_map(|p| std::fs::read(&p).ok().map(|data| (p, data))).collect()
 }
 
+/// The contents of [`regressions`].
+pub fn kept(target: &str) -> Vec<Vec<u8>> {
+    regressions(target).into_iter().map(|(_, data)| data).collect()
+}
+
 fn with_regressions(target: &str, mut seeds: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
-    seeds.extend(regressions(target).into_iter().map(|(_, data)| data));
+    seeds.extend(kept(target));
     seeds
 }
 

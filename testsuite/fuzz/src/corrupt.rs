@@ -12,13 +12,14 @@ use bertc::import::onnx::{ImportOptions, import_bytes};
 use bertc_backends::lower;
 use bertc_backends::object::{EmitOptions, emit_object};
 use bertc_backends::target::Target;
+use bertc_ir::Graph;
 use bertc_ir::text::{PrintOptions, print};
-use bertc_ir::{Graph, Tensor};
 use bytes::Bytes;
 
 use crate::native::{self, Native};
+use crate::oracle::expect;
 use crate::random::Random;
-use crate::targets::{check_diags, passes, show};
+use crate::targets::{check_diags, inputs, optimise, show};
 use crate::{Outcome, corpus, mutate::proto};
 
 /// The models of a run without a choice: what exporters write, by way of PyTorch's two exporters, ONNX Runtime's
@@ -104,11 +105,12 @@ impl Trials {
     pub fn run(&mut self, index: u64) -> Result<Outcome, String> {
         let t = self.trial(index);
         let mut r = Random::new(!self.seed, index);
-        let result = self.compile(self.bytes(&t), &mut r);
+        let result = self.compile(&t, &mut r);
         result.map_err(|m| format!("{m}\n  {}", self.describe(&t)))
     }
 
-    fn compile(&mut self, data: Vec<u8>, r: &mut Random) -> Result<Outcome, String> {
+    fn compile(&mut self, t: &Trial, r: &mut Random) -> Result<Outcome, String> {
+        let data = self.bytes(t);
         let base = corpus::zoo_dir();
         let imported = match import_bytes(Bytes::from(data), Some(Path::new(&base)), &ImportOptions::default()) {
             Ok(i) => i.graph,
@@ -116,7 +118,7 @@ impl Trials {
         };
         bertc_ir::verify::verify(&imported).map_err(|d| format!("the imported graph doesn't verify: {}", show(&d)))?;
         let mut graph = imported.clone();
-        if !passes(&mut graph, &bertc_passes::pipeline(3))? {
+        if !optimise(&mut graph, &bertc_passes::pipeline(3))? {
             return Ok("refused by a pass");
         }
         let program = match lower::lower(&graph, &self.target) {
@@ -131,24 +133,28 @@ impl Trials {
         }
         let emitted = emit_object(&program, &self.target, &EmitOptions::default(), &mut std::io::sink());
         emitted.map_err(|d| format!("the object can't be written: {}", show(&d)))?;
-        if new { self.execute(&imported, &graph, r) } else { Ok("compiled") }
+        // A weight of another magnitude makes any two orders of summation differ.
+        let weight = self.models[t.model].blobs.iter().any(|b| b.contains(&t.offset));
+        if new && !weight { self.execute(&imported, &graph, r) } else { Ok("compiled") }
     }
 
     /// Compares the code with the evaluator.
     fn execute(&self, imported: &Graph, graph: &Graph, r: &mut Random) -> Result<Outcome, String> {
         let dims: Vec<i64> = imported.symbols.iter().map(|(i, s)| (3 + i64::from(i.0)).clamp(s.min, s.max)).collect();
-        let Some(inputs) = native::inputs(imported, &dims, 2, r) else { return Ok("compiled, too large to run") };
-        let expected = bertc_ir::eval::eval(imported, &dims, &inputs);
+        let Some(inputs) = inputs(imported, &dims, 2, r) else { return Ok("compiled, too large to run") };
+        let expected = expect(imported, &dims, &inputs, r);
         match (expected, native::run(graph, &self.target, &dims, &inputs)?) {
             (_, Native::Refused) => Err("lowered once, but not twice".to_string()),
-            (Err(_), Native::Failed) => Ok("ran into an index out of range, as it must"),
-            (Err(d), Native::Ran(_)) => {
-                // A value that nobody needs may be gone, and its error with it.
-                let _ = d;
-                Ok("ran without what fails")
+            (None, Native::Failed) => Ok("ran into an index out of range, as it must"),
+            // A value that nobody needs may be gone, and its error with it.
+            (None, Native::Ran(_)) => Ok("ran without what fails"),
+            (Some(_), Native::Failed) => {
+                Err("the code reports an index out of range, the evaluator doesn't".to_string())
             }
-            (Ok(_), Native::Failed) => Err("the code reports an index out of range, the evaluator doesn't".to_string()),
-            (Ok(a), Native::Ran(b)) => compare(&a, &b).map(|()| "ran, as the evaluator does"),
+            (Some(mut a), Native::Ran(b)) => {
+                a.allow(graph, &dims, &inputs, r);
+                a.compare(&b).map(|()| "ran, as the evaluator does")
+            }
         }
     }
 }
@@ -167,37 +173,6 @@ fn structure(g: &Graph) -> String {
 
 fn native_triple() -> String {
     bertc::CompileOptions::default().target
-}
-
-/// Whether outputs agree: integers exactly, floats within 1e-4 of the largest value. Where the evaluator overflows,
-/// an order of operations decides, so anything goes.
-fn compare(expected: &[Tensor], got: &[Tensor]) -> Result<(), String> {
-    for (i, (a, b)) in expected.iter().zip(got).enumerate() {
-        if a.dtype() != b.dtype() || a.shape() != b.shape() {
-            return Err(format!("output {i} is {} {:?}, not {} {:?}", b.dtype(), b.shape(), a.dtype(), a.shape()));
-        }
-        if !a.dtype().is_float() {
-            if a != b {
-                return Err(format!("output {i} differs"));
-            }
-            continue;
-        }
-        let (x, y) = (a.to_f64_vec(), b.to_f64_vec());
-        let largest = x.iter().fold(0.0f64, |m, v| m.max(v.abs()));
-        if !largest.is_finite() || largest > 1e15 || x.iter().any(|v| v.is_nan()) {
-            continue;
-        }
-        let worst = x
-            .iter()
-            .zip(&y)
-            .map(|(x, y)| (x - y).abs())
-            .fold(0.0f64, |m, d| if d.is_nan() { f64::INFINITY } else { m.max(d) });
-        let tolerance = if a.dtype().size() < 4 { 5e-3 } else { 1e-4 };
-        if worst > tolerance * largest {
-            return Err(format!("output {i} differs by {worst:e}, largest value {largest:e}"));
-        }
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,9 +6,11 @@
 pub mod corpus;
 #[cfg(feature = "compiler")]
 pub mod corrupt;
+pub mod graph;
 pub mod mutate;
 #[cfg(feature = "compiler")]
 pub mod native;
+pub mod oracle;
 pub mod random;
 pub mod supervise;
 pub mod targets;
@@ -57,6 +59,21 @@ pub const TARGETS: &[Target] = &[
         kind: Kind::Text,
         seeds: corpus::kernel_ir,
         run: targets::kernel_text::run,
+    },
+    Target {
+        name: "passes",
+        doc: "random graphs: all passes, or some in random order; the evaluator before and after",
+        kind: Kind::Choices,
+        seeds: || corpus::kept("passes"),
+        run: targets::passes::run,
+    },
+    #[cfg(feature = "compiler")]
+    Target {
+        name: "compile",
+        doc: "random graphs: code of both emitters, loaded into this process, against the evaluator",
+        kind: Kind::Choices,
+        seeds: || corpus::kept("compile"),
+        run: targets::compile::run,
     },
 ];
 

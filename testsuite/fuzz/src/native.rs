@@ -7,9 +7,8 @@ use bertc::load::LoadedModel;
 use bertc_backends::lower;
 use bertc_backends::object::{EmitOptions, emit_object};
 use bertc_backends::target::Target;
-use bertc_ir::{DType, Graph, Scalar, Tensor};
+use bertc_ir::{Graph, Tensor};
 
-use crate::random::Random;
 use crate::targets::{check_diags, show};
 
 /// What became of a graph.
@@ -57,21 +56,4 @@ pub fn run(graph: &Graph, target: &Target, dims: &[i64], inputs: &[Tensor]) -> R
         Err(e) if e.code == bertc_rt::abi::status::INDEX_OUT_OF_RANGE => Ok(Native::Failed),
         Err(e) => Err(e.to_string()),
     }
-}
-
-/// Random inputs for some dims; integers are small enough to be indices. `None` where they would be large.
-pub fn inputs(graph: &Graph, dims: &[i64], ints: usize, r: &mut Random) -> Option<Vec<Tensor>> {
-    let input = |p: &bertc_ir::Port| {
-        let ty = graph.ty(p.value);
-        let shape: Option<Vec<usize>> = ty.shape.iter().map(|d| usize::try_from(d.eval(dims)?).ok()).collect();
-        let shape = shape?;
-        let n = shape.iter().try_fold(1usize, |a, &d| a.checked_mul(d)).filter(|&n| n <= 1 << 20)?;
-        let elements = (0..n).map(|_| match ty.dtype {
-            d if d.is_float() => Scalar::Float((r.below(4001) as f64 - 2000.0) / 1000.0),
-            DType::Bool => Scalar::Int(i128::from(r.one_in(2))),
-            _ => Scalar::Int(r.below(ints) as i128),
-        });
-        Some(Tensor::from_scalars(ty.dtype, shape, elements.collect::<Vec<_>>()))
-    };
-    graph.inputs().iter().map(input).collect()
 }

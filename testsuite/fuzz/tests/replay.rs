@@ -72,3 +72,14 @@ fn text() {
 fn kernel_text() {
     bounded("kernel-text");
 }
+
+#[test]
+fn passes() {
+    bounded("passes");
+}
+
+#[cfg(feature = "compiler")]
+#[test]
+fn compile() {
+    bounded("compile");
+}

@@ -99,6 +99,17 @@ pub fn run(
     }
 }
 
+/// What is wrong with the name of an input or output, behind those in `seen`.
+fn bad_name<'a>(what: &str, name: &'a str, seen: &mut BTreeSet<&'a str>) -> Option<String> {
+    if name.is_empty() {
+        Some(format!("an {what} has no name"))
+    } else if !seen.insert(name) {
+        Some(format!("two {what}s are called '{name}'"))
+    } else {
+        None
+    }
+}
+
 /// `name` with everything that an identifier can't have replaced by `_`.
 fn identifier(name: &str) -> String {
     let mut s: String = name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
@@ -130,7 +141,13 @@ impl<'a> Run<'a> {
                 }
             }
         }
+        let mut names = BTreeSet::new();
         for i in &inputs {
+            if let Some(m) = bad_name("input", i.name(), &mut names) {
+                self.scope.poisoned.insert(i.name());
+                self.errors.push(Diag::new(m));
+                continue;
+            }
             match self.input_type(i, opts, subst, &pins) {
                 Ok(ty) => {
                     let id = self.b.graph.add_input(i.name(), ty);
@@ -236,7 +253,9 @@ impl<'a> Run<'a> {
             }
             shape.push(Dim::symbol(s));
         }
-        Ok(TensorType::new(dtype, shape))
+        let ty = TensorType::new(dtype, shape);
+        bertc_ir::infer::check_type(&ty, &self.b.graph.symbols)?;
+        Ok(ty)
     }
 
     fn nodes(&mut self, nodes: &'a [NodeProto]) -> Result<(), Failure> {
@@ -350,7 +369,12 @@ impl<'a> Run<'a> {
         if graph.output.is_empty() {
             self.errors.push(Diag::new("the model has no outputs"));
         }
+        let mut names = BTreeSet::new();
         for o in &graph.output {
+            if let Some(m) = bad_name("output", o.name(), &mut names) {
+                self.errors.push(Diag::new(m));
+                continue;
+            }
             if self.scope.poisoned.contains(o.name()) {
                 continue;
             }

@@ -157,6 +157,9 @@ impl Val {
         if !matches!(self.dtype, DType::I64 | DType::I32 | DType::Bool) {
             return None;
         }
+        // A tensor without elements may have any dims beside the 0, and who walks over elements walks over dims.
+        let dims = const_dims(&self.shape)?;
+        dims.iter().try_fold(1usize, |a, &d| a.checked_mul(d.max(1))).filter(|&n| n <= SYM_LIMIT)?;
         match &self.kind {
             Kind::Sym(s) => Some(s.clone()),
             Kind::Const(t) if t.len() <= SYM_LIMIT => Some(t.to_i64_vec().into_iter().map(Dim::constant).collect()),

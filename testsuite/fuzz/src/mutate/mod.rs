@@ -9,8 +9,8 @@ use crate::random::Random;
 /// How the inputs of a target are mutated.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// Without structure.
-    Bytes,
+    /// Bytes that stand for choices: random ones, now and then edited ones.
+    Choices,
     /// Tokens and lines.
     Text,
     /// The fields of an ONNX model.
@@ -24,7 +24,10 @@ pub fn mutate(kind: Kind, seeds: &[Vec<u8>], r: &mut Random) -> Vec<u8> {
     let other = r.pick(seeds).unwrap_or(&empty);
     match kind {
         _ if r.one_in(16) => bytes::mutate(seed, other, r),
-        Kind::Bytes => bytes::mutate(seed, other, r),
+        Kind::Choices => {
+            let most = [40, 100, 250, 600][r.below(4)];
+            (0..8 + r.below(most)).map(|_| r.next_u64() as u8).collect()
+        }
         Kind::Text => text::mutate(seed, other, r),
         Kind::Onnx => proto::mutate(seed, other, r),
     }

@@ -5,7 +5,7 @@ use bertc::import::onnx::{ImportOptions, import_bytes};
 use bertc_backends::target::Target;
 use bytes::Bytes;
 
-use super::{check_diags, passes, show};
+use super::{check_diags, optimise, show};
 use crate::Outcome;
 
 /// Checks one model.
@@ -18,7 +18,7 @@ pub fn run(data: &[u8]) -> Result<Outcome, String> {
         Err(d) => return check_diags(&d).map(|()| "refused"),
     };
     bertc_ir::verify::verify(&graph).map_err(|d| format!("the imported graph doesn't verify: {}", show(&d)))?;
-    if !passes(&mut graph, &bertc_passes::pipeline(3))? {
+    if !optimise(&mut graph, &bertc_passes::pipeline(3))? {
         return Ok("refused by a pass");
     }
     let target = Target::parse("x86_64", "x86-64-v4").map_err(|d| d.to_string())?;

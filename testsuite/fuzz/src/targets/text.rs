@@ -4,7 +4,7 @@
 use bertc_ir::text::{PrintOptions, no_resources, parse, print, structurally_equal};
 use bertc_ir::{Diag, Loc};
 
-use super::{check_diags, passes, show};
+use super::{check_diags, optimise, show};
 use crate::Outcome;
 
 /// Graphs above this many values are not optimised: that takes long and shows nothing that a smaller one doesn't.
@@ -51,5 +51,5 @@ pub fn run(data: &[u8]) -> Result<Outcome, String> {
     if g.len() > MAX_VALUES {
         return Ok("printed");
     }
-    Ok(if passes(&mut g, &bertc_passes::pipeline(3))? { "optimised" } else { "refused by a pass" })
+    Ok(if optimise(&mut g, &bertc_passes::pipeline(3))? { "optimised" } else { "refused by a pass" })
 }

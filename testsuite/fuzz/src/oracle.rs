@@ -1,0 +1,245 @@
+//! Comparison of floats that were computed in different orders.
+//!
+//! Random graphs are full of cancellation and of jumps (a comparison of two nearly equal numbers), where a difference in
+//! the last bit of an intermediate result changes everything. So the evaluator runs several times with the results of
+//! inexact ops disturbed by a few units in the last place, and what the outputs then differ by is what an
+//! implementation may differ by.
+
+use std::collections::BTreeMap;
+
+use bertc_ir::eval::eval_op;
+use bertc_ir::{DType, Graph, Op, ReduceOp, Scalar, Tensor, UnaryOp, ValueId};
+
+use crate::random::Random;
+
+/// Relative size of a disturbance.
+const NOISE: f64 = 1.0 / (1 << 20) as f64;
+
+/// Disturbed runs.
+const RUNS: u64 = 4;
+
+/// What an implementation may differ by, as a multiple of the largest difference among the disturbed runs.
+const FACTOR: f64 = 64.0;
+
+/// The difference that is always allowed, relative to the largest value.
+const TOLERANCE: f64 = 1e-4;
+
+/// Expected outputs with the error that each element may have; a NaN allows anything.
+#[derive(Clone, Debug)]
+pub struct Expected {
+    /// The outputs.
+    pub outputs: Vec<Tensor>,
+    errors: Vec<Vec<f64>>,
+    /// Something overflowed on the way.
+    wild: bool,
+}
+
+/// What only moves or picks elements, or computes exactly.
+fn exact(op: &Op) -> bool {
+    match op {
+        Op::Unary(u) => matches!(
+            u,
+            UnaryOp::Neg
+                | UnaryOp::Abs
+                | UnaryOp::Sign
+                | UnaryOp::Relu
+                | UnaryOp::Floor
+                | UnaryOp::Ceil
+                | UnaryOp::Round
+                | UnaryOp::Not
+                | UnaryOp::IsNan
+                | UnaryOp::IsInf
+        ),
+        Op::Reduce { op, .. } => matches!(op, ReduceOp::Max | ReduceOp::Min),
+        Op::Binary(b) => matches!(b, bertc_ir::BinaryOp::Min | bertc_ir::BinaryOp::Max),
+        Op::Compare(_)
+        | Op::Select
+        | Op::Cast(_)
+        | Op::Input { .. }
+        | Op::Constant(_)
+        | Op::Dim(_)
+        | Op::Iota { .. }
+        | Op::ArgMax { .. }
+        | Op::Transpose { .. }
+        | Op::Reshape { .. }
+        | Op::Broadcast { .. }
+        | Op::Slice { .. }
+        | Op::Concat { .. }
+        | Op::Gather { .. }
+        | Op::GatherElements { .. }
+        | Op::GatherNd { .. } => true,
+        _ => false,
+    }
+}
+
+fn disturbed(t: &Tensor, r: &mut Random) -> Tensor {
+    if !t.dtype().is_float() {
+        return t.clone();
+    }
+    // Narrow types round on their own: a disturbance that shows is one of their last bit.
+    let noise = match t.dtype() {
+        DType::F16 => 1.0 / 1024.0,
+        DType::BF16 => 1.0 / 128.0,
+        _ => NOISE,
+    };
+    let mut next = |x: Scalar| Scalar::Float(x.to_f64() * (1.0 + noise * (r.below(2001) as f64 / 1000.0 - 1.0)));
+    let elements: Vec<Scalar> = t.iter().map(&mut next).collect();
+    Tensor::from_scalars(t.dtype(), t.shape().to_vec(), elements)
+}
+
+/// Values above are as good as infinite: another order of operations may make them so.
+const HUGE: f64 = 1e30;
+
+/// Whether an op made something infinite or huge, or no number, of ordinary values. What comes of a constant infinity,
+/// such as a mask's, is well defined; an overflow is not.
+fn overflows(x: &[&Tensor], y: &Tensor) -> bool {
+    let all = |t: &Tensor, f: fn(f64) -> bool| !t.dtype().is_float() || t.iter().all(|v| f(v.to_f64()));
+    if !all(y, |v| !v.is_nan()) && x.iter().all(|t| all(t, |v| !v.is_nan())) {
+        return true;
+    }
+    !all(y, |v| v.abs() < HUGE) && x.iter().all(|t| all(t, |v| v.abs() < HUGE))
+}
+
+/// Evaluates with disturbances; whether something overflowed, too.
+fn run(g: &Graph, dims: &[i64], inputs: &[Tensor], r: &mut Random) -> Result<(Vec<Tensor>, bool), String> {
+    let mut values: BTreeMap<ValueId, Tensor> = BTreeMap::new();
+    let mut wild = false;
+    for v in g.topo() {
+        let node = g.node(v);
+        let t = match node.op {
+            Op::Input { index } => inputs[index].clone(),
+            ref op if exact(op) => {
+                let x: Vec<&Tensor> = node.operands.iter().map(|o| &values[o]).collect();
+                let y = eval_op(op, &node.ty, dims, &x)?;
+                // Narrower floats overflow early.
+                wild |= matches!(op, Op::Cast(_)) && overflows(&x, &y);
+                y
+            }
+            ref op => {
+                // The operands, too: sums of large terms cancel.
+                let x: Vec<Tensor> = node.operands.iter().map(|o| disturbed(&values[o], r)).collect();
+                let x: Vec<&Tensor> = x.iter().collect();
+                let y = eval_op(op, &node.ty, dims, &x)?;
+                wild |= overflows(&x, &y);
+                disturbed(&y, r)
+            }
+        };
+        values.insert(v, t);
+    }
+    Ok((g.outputs().iter().map(|o| values[&o.value].clone()).collect(), wild))
+}
+
+/// Evaluates a graph; `None` where it fails (an index out of range).
+pub fn expect(g: &Graph, dims: &[i64], inputs: &[Tensor], r: &mut Random) -> Option<Expected> {
+    let outputs = bertc_ir::eval::eval(g, dims, inputs).ok()?;
+    let errors = outputs.iter().map(|t| vec![0.0; t.len()]).collect();
+    let mut e = Expected { outputs, errors, wild: false };
+    let own = e.outputs.clone();
+    e.disturb(g, &own, dims, inputs, r);
+    Some(e)
+}
+
+impl Expected {
+    /// Allows for the errors of `g`, too, another form of the same graph: where errors of the one cancel, those of the
+    /// other may not.
+    pub fn allow(&mut self, g: &Graph, dims: &[i64], inputs: &[Tensor], r: &mut Random) {
+        if let Ok(own) = bertc_ir::eval::eval(g, dims, inputs) {
+            self.disturb(g, &own, dims, inputs, r);
+        }
+    }
+
+    fn disturb(&mut self, g: &Graph, own: &[Tensor], dims: &[i64], inputs: &[Tensor], r: &mut Random) {
+        for _ in 0..RUNS {
+            let Ok((other, wild)) = run(g, dims, inputs, r) else {
+                // An index depends on rounding.
+                self.errors.iter_mut().flatten().for_each(|e| *e = f64::NAN);
+                return;
+            };
+            self.wild |= wild;
+            for ((a, b), e) in own.iter().zip(&other).zip(&mut self.errors) {
+                for ((x, y), e) in a.iter().zip(b.iter()).zip(e.iter_mut()) {
+                    let (x, y) = (x.to_f64(), y.to_f64());
+                    let same = x == y || x.is_nan() && y.is_nan();
+                    let d = if same { 0.0 } else { (x - y).abs() };
+                    // On the edge to infinity or to no number: nothing is said about it.
+                    *e = if d.is_finite() && !e.is_nan() { e.max(d) } else { f64::NAN };
+                }
+            }
+        }
+    }
+
+    /// Compares outputs with what is expected.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn compare(&self, got: &[Tensor]) -> Result<(), String> {
+        if got.len() != self.outputs.len() {
+            return Err(format!("{} outputs, expected {}", got.len(), self.outputs.len()));
+        }
+        for (i, ((a, b), errors)) in self.outputs.iter().zip(got).zip(&self.errors).enumerate() {
+            if a.dtype() != b.dtype() || a.shape() != b.shape() {
+                let t = |t: &Tensor| format!("{} {:?}", t.dtype(), t.shape());
+                return Err(format!("output {i} is {}, expected {}", t(b), t(a)));
+            }
+            let finite = a.iter().map(|x| x.to_f64().abs()).filter(|x| x.is_finite());
+            let largest = finite.fold(0.0, f64::max);
+            let relative = match a.dtype() {
+                DType::F16 => 5e-3,
+                DType::BF16 => 3e-2,
+                d if d.is_float() => TOLERANCE,
+                _ => 0.0,
+            };
+            for (k, ((x, y), e)) in a.iter().zip(b.iter()).zip(errors).enumerate() {
+                let (x, y) = (x.to_f64(), y.to_f64());
+                if e.is_nan() || x == y || x.is_nan() && y.is_nan() {
+                    continue;
+                }
+                if self.wild && (!x.is_finite() || !y.is_finite() || x.abs() > HUGE) {
+                    continue;
+                }
+                let allowed = FACTOR * e + relative * largest;
+                // A NaN on one side only is a difference, too.
+                if (x - y).abs() > allowed || x.is_nan() != y.is_nan() {
+                    return Err(format!("output {i}, element {k} is {y:e}, expected {x:e} within {allowed:e}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bertc_ir::text::{no_resources, parse};
+
+    fn expected(src: &str, x: &[f32]) -> Expected {
+        let g = parse(src, &no_resources).expect("a graph");
+        let x = Tensor::from_f32(vec![x.len()], x);
+        expect(&g, &[], &[x], &mut Random::new(1, 1)).expect("a value")
+    }
+
+    #[test]
+    fn rounding_passes_and_errors_do_not() {
+        let e = expected(
+            "func @f(%x: tensor<2 x f32>) -> (\"y\": tensor<2 x f32>) {\n  %y = exp %x\n  return %y\n}\n",
+            &[0.0, 1.0],
+        );
+        let near = Tensor::from_f32(vec![2], &[1.00001, 2.71829]);
+        assert_eq!(e.compare(&[near]), Ok(()));
+        for wrong in [[1.0, 2.72], [1.0, f32::NAN], [f32::INFINITY, 2.7182]] {
+            assert!(e.compare(&[Tensor::from_f32(vec![2], &wrong)]).is_err(), "{wrong:?}");
+        }
+        assert!(e.compare(&[Tensor::from_f32(vec![1, 2], &[1.0, 2.7182])]).is_err());
+    }
+
+    #[test]
+    fn jumps_are_forgiven() {
+        // floor(exp(0)·k) for a k that makes it an integer: a bit less is one less.
+        let e = expected(
+            "func @f(%x: tensor<1 x f32>) -> (\"y\": tensor<1 x f32>) {\n  %e = exp %x\n  %y = floor %e\n  return %y\n}\n",
+            &[0.0],
+        );
+        assert_eq!(e.compare(&[Tensor::from_f32(vec![1], &[0.0])]), Ok(()));
+    }
+}

@@ -1,0 +1,54 @@
+//! Random graphs: compiled code computes what the evaluator does.
+
+use bertc_backends::target::{Emitter, Target};
+
+use super::{inputs, optimise, seed_of, text_of};
+use crate::Outcome;
+use crate::graph::generate;
+use crate::native::{self, Native};
+use crate::oracle::expect;
+use crate::random::Random;
+
+/// The target that a byte stands for, if this machine can run it: 128 bits through Cranelift, or what there is.
+fn target(how: u8) -> Result<Target, String> {
+    let host = bertc::CompileOptions::default().target;
+    let mut target = Target::parse(&host, "native").map_err(|d| d.to_string())?;
+    if how % 3 == 1 {
+        target.emitter = Emitter::Clif;
+    } else if how % 3 == 2 {
+        target = Target::parse(&host, "generic").map_err(|d| d.to_string())?;
+    }
+    Ok(target)
+}
+
+/// Checks the graph that `data` stands for. The first byte chooses the optimisation level and the target.
+///
+/// # Errors
+/// The finding.
+pub fn run(data: &[u8]) -> Result<Outcome, String> {
+    let (&how, rest) = data.split_first().unwrap_or((&0, &[]));
+    let (graph, dims) = generate(rest);
+    let mut r = Random::new(seed_of(data), 0);
+    let level = [3, 3, 0, 1, 2][usize::from(how / 3) % 5];
+    let target = target(how)?;
+    let mut optimised = graph.clone();
+    let context =
+        |m: String| format!("{m}\n-O{level}, dims: {dims:?}, emitter {:?}\n{}", target.emitter, text_of(&graph));
+    if !optimise(&mut optimised, &bertc_passes::pipeline(level)).map_err(context)? {
+        return Ok("refused by a pass");
+    }
+    let x = inputs(&graph, &dims, 5, &mut r).ok_or("inputs are too large")?;
+    let expected = expect(&graph, &dims, &x, &mut r);
+    match (expected, native::run(&optimised, &target, &dims, &x).map_err(context)?) {
+        (_, Native::Refused) => Ok("refused by the lowering"),
+        (None, Native::Failed) => Ok("an index is out of range"),
+        // A value that nobody needs may be gone, and its error with it.
+        (None, Native::Ran(_)) => Ok("ran without what fails"),
+        (Some(_), Native::Failed) => Err(context("the code reports an index out of range".to_string())),
+        (Some(mut a), Native::Ran(b)) => {
+            a.allow(&optimised, &dims, &x, &mut r);
+            a.compare(&b).map_err(|m| context(format!("the code differs: {m}")))?;
+            Ok("equal")
+        }
+    }
+}
