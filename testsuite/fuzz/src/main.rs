@@ -14,6 +14,7 @@ const USAGE: &str = "usage:
   bertc-fuzz list
   bertc-fuzz run TARGET [--seconds CPU | --cases N] [--seed S] [--from N] [--out DIR]
   bertc-fuzz replay TARGET FILE...
+  bertc-fuzz show TARGET FILE
   bertc-fuzz minimise TARGET FILE
   bertc-fuzz corrupt [--cases N] [--seed S] [--from N] [--structure] [--models A,B] [--out DIR]";
 
@@ -50,6 +51,19 @@ fn dispatch(args: &[String]) -> Result<bool, String> {
         "replay" => {
             let (target, files) = with_target()?;
             replay(target, files)
+        }
+        "show" => {
+            let (target, files) = with_target()?;
+            let file = files.first().ok_or(USAGE)?;
+            let data = std::fs::read(file).map_err(|e| format!("can't read '{file}': {e}"))?;
+            match target.kind {
+                bertc_fuzz::mutate::Kind::Choices => {
+                    let (graph, dims) = bertc_fuzz::graph::generate(data.get(1..).unwrap_or_default());
+                    println!("// dims: {dims:?}\n{}", bertc_fuzz::targets::text_of(&graph));
+                }
+                _ => println!("{}", String::from_utf8_lossy(&data)),
+            }
+            Ok(true)
         }
         "minimise" => {
             let (target, files) = with_target()?;

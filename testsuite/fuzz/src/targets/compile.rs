@@ -48,7 +48,7 @@ pub fn run(data: &[u8]) -> Result<Outcome, String> {
         (Some(mut a), Native::Ran(b)) => {
             a.allow(&optimised, &dims, &x, &mut r);
             a.compare(&b).map_err(|m| context(format!("the code differs: {m}")))?;
-            Ok("equal")
+            Ok(if a.overflows() { "overflows" } else { "equal" })
         }
     }
 }
