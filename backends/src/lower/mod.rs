@@ -16,7 +16,7 @@ mod norm;
 mod rows;
 mod sum_norm;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use bertc_ir::kernel::{Kernel, Reg};
 use bertc_ir::{BinaryOp, DType, Diag, Dim, Graph, Loc, Op, Tensor, ValueId};
@@ -111,8 +111,13 @@ impl Lowering<'_> {
             self.roots.insert(v, root);
         }
         let copies = self.place_outputs(&order);
+        let mut failed = BTreeSet::new();
         for &v in &order {
-            if let Err(e) = self.lower_value(v) {
+            // What a failed value feeds has no operands, and fails for no reason of its own.
+            if self.g.operands(v).iter().any(|o| failed.contains(o)) {
+                failed.insert(v);
+            } else if let Err(e) = self.lower_value(v) {
+                failed.insert(v);
                 errors.push(e);
             }
         }
@@ -146,7 +151,7 @@ impl Lowering<'_> {
     /// Topological order in which everything a fallible op needs comes first.
     fn schedule(&self) -> Vec<ValueId> {
         let topo = self.g.topo();
-        let mut early = std::collections::BTreeSet::new();
+        let mut early = BTreeSet::new();
         for &v in topo.iter().rev() {
             if early.contains(&v) || self.fallible(v) {
                 early.insert(v);

@@ -8,7 +8,7 @@ use std::collections::HashSet;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use bertc::import::onnx::{ImportOptions, import_bytes};
+use bertc::import::onnx::{INVALID, ImportOptions, import_bytes};
 use bertc_backends::lower;
 use bertc_backends::object::{EmitOptions, emit_object};
 use bertc_backends::target::Target;
@@ -114,9 +114,9 @@ impl Trials {
         let base = corpus::zoo_dir();
         let imported = match import_bytes(Bytes::from(data), Some(Path::new(&base)), &ImportOptions::default()) {
             Ok(i) => i.graph,
+            Err(d) if d.iter().any(|d| d.notes.iter().any(|n| n == INVALID)) => return Err(show(&d)),
             Err(d) => return check_diags(&d).map(|()| "refused"),
         };
-        bertc_ir::verify::verify(&imported).map_err(|d| format!("the imported graph doesn't verify: {}", show(&d)))?;
         let mut graph = imported.clone();
         if !optimise(&mut graph, &bertc_passes::pipeline(3))? {
             return Ok("refused by a pass");

@@ -57,6 +57,10 @@ pub struct Imported {
 /// Oldest and newest version of the default operator set that is understood.
 pub const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 
+/// The note of a diagnostic that should have been a better one.
+pub const INVALID: &str =
+    "what was imported is not valid tensor IR: the importer should have told more; please report it";
+
 /// Imports a model file. External data is read from its folder.
 ///
 /// # Errors
@@ -86,6 +90,9 @@ pub fn import_bytes(bytes: Bytes, base_dir: Option<&Path>, opts: &ImportOptions)
         match run::run(&model, graph, &opset, base_dir, opts, &subst) {
             Ok((graph, mut more)) => {
                 let graph = widen::widen(graph).map_err(|d| vec![d])?;
+                if let Err(d) = bertc_ir::verify::verify(&graph) {
+                    return Err(d.into_iter().map(|d| d.note(INVALID)).collect());
+                }
                 notes.append(&mut more);
                 let producer = format!("{} {}", model.producer_name(), model.producer_version()).trim().to_string();
                 return Ok(Imported { graph, opset: opset[""], producer, notes });

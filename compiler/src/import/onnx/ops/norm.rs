@@ -8,6 +8,9 @@ use crate::import::onnx::value::{R, V, Val};
 
 /// LayerNorm over the last dim with parameters of that dim's size; a missing bias is zero.
 pub fn layer_norm(b: &mut Builder, x: &V, gamma: &V, beta: Option<&V>, eps: f32) -> R<V> {
+    if !(eps.is_finite() && eps >= 0.0) {
+        return Err(format!("epsilon is {eps}, expected a finite value of at least 0").into());
+    }
     let n = x.shape.last().ok_or("the operand needs rank 1 or more")?.clone();
     let shape = [n];
     let mut params = Vec::new();

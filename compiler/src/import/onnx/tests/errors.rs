@@ -135,3 +135,15 @@ fn damaged_models_do_not_panic() {
         }
     }
 }
+
+#[test]
+fn names_and_numbers_are_checked() {
+    let relu = || M::new(17).input("x", F32, "2").node("Relu", "x", "y", vec![]);
+    assert_eq!(relu().input("x", F32, "2").output("y").errors(), ["two inputs are called 'x'"]);
+    assert_eq!(relu().output("y").output("y").errors(), ["two outputs are called 'y'"]);
+    for eps in [f32::NAN, -1.0] {
+        let m = M::new(17).input("x", F32, "2").input("g", F32, "2");
+        let m = m.node("LayerNormalization", "x g", "y", vec![float("epsilon", eps)]).output("y");
+        assert!(m.errors()[0].contains("expected a finite value of at least 0"), "{:?}", m.errors());
+    }
+}
