@@ -234,7 +234,8 @@ impl Expected {
             };
             for (k, ((x, y), e)) in a.iter().zip(b.iter()).zip(errors).enumerate() {
                 let (x, y) = (x.to_f64(), y.to_f64());
-                if e.is_nan() || x == y || x.is_nan() && y.is_nan() {
+                // An error as large as the values says that nothing is known; a pole may be on either side of it.
+                if e.is_nan() || *e > largest || x == y || x.is_nan() && y.is_nan() {
                     continue;
                 }
                 let allowed = FACTOR * e + relative * largest;
