@@ -15,8 +15,8 @@ use crate::random::Random;
 /// Relative size of a disturbance.
 const NOISE: f64 = 1.0 / (1 << 20) as f64;
 
-/// Disturbed runs.
-const RUNS: u64 = 4;
+/// Disturbed runs: so many that a jump that is missed in half of them is missed in all once in a thousand times.
+const RUNS: u64 = 10;
 
 /// What an implementation may differ by, as a multiple of the largest difference among the disturbed runs.
 const FACTOR: f64 = 64.0;
