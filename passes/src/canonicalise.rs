@@ -16,14 +16,15 @@ mod movement;
 use bertc_ir::{Diag, Graph, ValueId};
 
 use crate::info::Infos;
-use crate::pass::{Pass, PassContext};
+use crate::pass::{Pass, PassContext, PassOption};
 
 /// The pass.
 pub struct Canonicalise;
 
 /// Each rewrite shrinks the graph or moves an op in its one direction, so the fixpoint comes within the graph's depth;
 /// this bounds the work on a graph made to be slow.
-const MAX_ROUNDS: usize = 64;
+const MAX_ITERATIONS: PassOption =
+    PassOption { name: "max-iterations", doc: "walks over the graph, at most", default: 64 };
 
 type Rule = fn(&mut Graph, &mut Infos, ValueId) -> Option<ValueId>;
 
@@ -34,10 +35,14 @@ impl Pass for Canonicalise {
         "canonicalise"
     }
 
-    fn run(&self, g: &mut Graph, _: &mut PassContext) -> Result<bool, Diag> {
+    fn options(&self) -> &'static [PassOption] {
+        &[MAX_ITERATIONS]
+    }
+
+    fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
         let mut infos = Infos::default();
         let mut changed = false;
-        for _ in 0..MAX_ROUNDS {
+        for _ in 0..ctx.option(&MAX_ITERATIONS) {
             let mut again = false;
             for v in g.topo() {
                 // Not worth a look once nothing uses it; its users were rewritten this round.
@@ -47,6 +52,7 @@ impl Pass for Canonicalise {
                 if let Some(new) = RULES.iter().find_map(|rule| rule(g, &mut infos, v)) {
                     let loc = g.node(v).loc.clone();
                     g.replace(v, new).map_err(|d| d.at(loc))?;
+                    ctx.counters.applied += 1;
                     again = true;
                 }
             }

@@ -20,7 +20,7 @@ impl Pass for Cse {
         "cse"
     }
 
-    fn run(&self, g: &mut Graph, _: &mut PassContext) -> Result<bool, Diag> {
+    fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
         let mut seen: HashMap<u64, Vec<ValueId>> = HashMap::new();
         let mut changed = false;
         for v in g.topo() {
@@ -31,6 +31,7 @@ impl Pass for Cse {
             let bucket = seen.entry(key(g, v)).or_default();
             if let Some(&first) = bucket.iter().find(|&&o| equal(g, o, v)) {
                 g.replace(v, first)?;
+                ctx.counters.applied += 1;
                 changed = true;
             } else {
                 bucket.push(v);

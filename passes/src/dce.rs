@@ -12,8 +12,10 @@ impl Pass for Dce {
         "dce"
     }
 
-    fn run(&self, g: &mut Graph, _: &mut PassContext) -> Result<bool, Diag> {
-        Ok(g.remove_dead() > 0)
+    fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
+        let removed = g.remove_dead();
+        ctx.counters.applied += removed;
+        Ok(removed > 0)
     }
 }
 

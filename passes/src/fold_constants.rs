@@ -1,13 +1,13 @@
 //! `fold-constants`: evaluates operations whose operands are all constants, with the IR's evaluator.
 //!
-//! Weights are not copied: a result is stored only if it is at most 4 MiB and not larger than its operands (or
+//! Weights are not copied: a result is stored only if it is at most 4 MiB (`max-bytes`) and not larger than its operands (or
 //! 64 KiB, where they are smaller). A broadcast stays an operation, whatever its size; a reshape shares its bytes. A
 //! concatenation of more than 64 KiB that a `linear` reads stays: the backend packs a merged matrix from its parts.
 
 use bertc_ir::eval::eval_op;
 use bertc_ir::{Diag, Graph, Op, Tensor, ValueId};
 
-use crate::pass::{Pass, PassContext};
+use crate::pass::{Pass, PassContext, PassOption};
 
 /// The pass.
 pub struct FoldConstants;
@@ -16,7 +16,8 @@ pub struct FoldConstants;
 const SMALL: usize = 64 << 10;
 
 /// No result is larger.
-const LARGE: usize = 4 << 20;
+const MAX_BYTES: PassOption =
+    PassOption { name: "max-bytes", doc: "the largest result that is stored, in bytes", default: 4 << 20 };
 
 /// No result or operand has more elements, an empty dim counted as 1.
 const MAX_WALK: usize = 1 << 28;
@@ -26,13 +27,19 @@ impl Pass for FoldConstants {
         "fold-constants"
     }
 
-    fn run(&self, g: &mut Graph, _: &mut PassContext) -> Result<bool, Diag> {
+    fn options(&self) -> &'static [PassOption] {
+        &[MAX_BYTES]
+    }
+
+    fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
+        let max = usize::try_from(ctx.option(&MAX_BYTES)).unwrap_or(usize::MAX);
         let mut changed = false;
         for v in g.topo() {
-            let Some(t) = fold(g, v) else { continue };
+            let Some(t) = fold(g, v, max) else { continue };
             let loc = g.node(v).loc.clone();
             let c = g.add_const(t, &loc)?;
             g.replace(v, c)?;
+            ctx.counters.applied += 1;
             changed = true;
         }
         if changed {
@@ -43,7 +50,7 @@ impl Pass for FoldConstants {
 }
 
 /// The value of a node, if it is constant and worth storing.
-fn fold(g: &Graph, v: ValueId) -> Option<Tensor> {
+fn fold(g: &Graph, v: ValueId, max: usize) -> Option<Tensor> {
     let node = g.node(v);
     let operands = node.operands.iter().map(|&o| g.as_const(o)).collect::<Option<Vec<_>>>()?;
     let shape = node.ty.const_shape()?;
@@ -67,7 +74,7 @@ fn fold(g: &Graph, v: ValueId) -> Option<Tensor> {
         return None;
     }
     let from: usize = operands.iter().map(|t| t.bytes().len()).sum();
-    if bytes > from.clamp(SMALL, LARGE) {
+    if bytes > from.max(SMALL).min(max) {
         return None;
     }
     // An operation that fails is left to fail at run time.

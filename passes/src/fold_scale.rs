@@ -16,7 +16,7 @@ use bertc_ir::{Attention, BinaryOp, DType, Diag, Graph, Loc, Op, Scalar, Tensor,
 
 use crate::linear::Parts;
 use crate::pass::{Pass, PassContext};
-use crate::pattern::{Rewrite, either, rewrite, scalar, single_user, vector};
+use crate::pattern::{Rewrite, either, rewrite_as, scalar, single_user, vector};
 
 /// The pass.
 pub struct FoldScale;
@@ -28,7 +28,7 @@ impl Pass for FoldScale {
 
     fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
         let mut copies = Copies::default();
-        rewrite(g, ctx, self.name(), |g, v| match *g.op(v) {
+        rewrite_as(g, ctx, self.name(), "folded into", |g, v| match *g.op(v) {
             Op::Binary(op @ (BinaryOp::Mul | BinaryOp::Div)) => match after_linear(g, &mut copies, v, op)? {
                 None if op == BinaryOp::Mul => Ok(chain(g, v, op)),
                 other => Ok(other),

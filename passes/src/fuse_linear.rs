@@ -18,7 +18,7 @@ use bertc_ir::{BinaryOp, DType, Diag, Dim, Graph, Op, ValueId};
 use crate::build::is_one;
 use crate::linear::Parts;
 use crate::pass::{Pass, PassContext};
-use crate::pattern::{remark, reshape, single_user, vector};
+use crate::pattern::{applied, remark, reshape, single_user, vector};
 
 /// The pass.
 pub struct FuseLinear;
@@ -51,6 +51,7 @@ impl Pass for FuseLinear {
                 Op::Linear(_) => {}
                 _ => continue,
             }
+            let before = Parts::of(g, at).filter(|_| at == v);
             loop {
                 match grow(g, at) {
                     Ok(Some((user, new))) => {
@@ -65,9 +66,30 @@ impl Pass for FuseLinear {
                 }
                 g.remove_dead();
             }
+            if let Some(p) = Parts::of(g, at)
+                && at != v
+            {
+                applied(g, ctx, self.name(), at, &taken_up(&p, before.as_ref()));
+            }
             g.remove_dead();
         }
         Ok(changed)
+    }
+}
+
+/// What a product is now, in words, and what of it is new.
+fn taken_up(p: &Parts, before: Option<&Parts>) -> String {
+    let parts = |p: &Parts| {
+        let act = p.act.map(|a| Op::Unary(a).name());
+        let residual = p.residual.map(|_| "residual");
+        [p.bias.map(|_| "bias"), act, residual, p.norm.map(|_| "layer norm")]
+    };
+    let old = before.map_or([None; 4], parts);
+    let new: Vec<_> = parts(p).into_iter().zip(old).filter_map(|(n, o)| n.filter(|_| o.is_none())).collect();
+    match new.is_empty() {
+        true if before.is_some() => "moved behind a reshape".to_string(),
+        true => "a product alone".to_string(),
+        false => format!("fused with {}", new.join(", ")),
     }
 }
 

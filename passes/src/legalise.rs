@@ -22,7 +22,7 @@ impl Pass for Legalise {
         "legalise"
     }
 
-    fn run(&self, g: &mut Graph, _: &mut PassContext) -> Result<bool, Diag> {
+    fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
         let mut changed = false;
         for v in g.topo() {
             let node = g.node(v).clone();
@@ -47,6 +47,7 @@ impl Pass for Legalise {
             }
             let new = g.add(node.op.clone(), &[a, b], &node.loc)?;
             g.replace(v, new)?;
+            ctx.counters.applied += 1;
             changed = true;
         }
         if changed {

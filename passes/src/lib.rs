@@ -29,9 +29,13 @@ pub mod registry;
 #[cfg(test)]
 mod remarks_tests;
 mod slice_early;
+mod step;
 #[cfg(test)]
 mod testing;
 
-pub use manager::{Options, PassReport, run, run_named};
-pub use pass::{Pass, PassContext};
+pub use manager::{
+    Failure, FailureKind, Instrument, Options, PassReport, Unwatched, panic_message, run, run_named, run_steps, steps,
+};
+pub use pass::{Counters, Pass, PassContext, PassOption, Remark, RemarkKind};
 pub use pipeline::{fusion, pipeline};
+pub use step::{Step, parse, unknown};

@@ -20,7 +20,7 @@ use bertc_ir::{DType, Diag, Dim, Graph, Op, ValueId};
 use crate::build;
 use crate::linear::Parts;
 use crate::pass::{Pass, PassContext};
-use crate::pattern::{remark, splat};
+use crate::pattern::{applied, remark, splat};
 
 /// The pass.
 pub struct MergeQkv;
@@ -58,6 +58,8 @@ impl Pass for MergeQkv {
                 let same = |q: &Parts| q.trans_b == p.trans_b && q.act == p.act;
                 let (group, rest): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|(_, q)| same(q));
                 if group.len() > 1 {
+                    let what = format!("one of {} products of its operand that became one", group.len());
+                    applied(g, ctx, self.name(), first, &what);
                     merge(g, &group).map_err(|d| d.at(g.node(first).loc.clone()))?;
                     changed = true;
                 } else {

@@ -1,18 +1,117 @@
-//! What a pass is.
+//! What a pass is, what it can be asked for, and what it tells of its work.
 
-use bertc_ir::{Diag, Graph};
+use std::fmt;
 
-/// What passes of one run share.
+use bertc_ir::{Diag, Graph, Loc, ValueId};
+
+/// A number that a pass can be given in a textual pipeline: `canonicalise{max-iterations=3}`.
+#[derive(Debug)]
+pub struct PassOption {
+    /// Its name.
+    pub name: &'static str,
+    /// What it does, in one line.
+    pub doc: &'static str,
+    /// The value without it.
+    pub default: u64,
+}
+
+/// Whether something was done.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum RemarkKind {
+    /// A pattern was applied.
+    Applied,
+    /// A candidate was left as it was.
+    Missed,
+    /// Something else worth knowing.
+    Note,
+}
+
+/// What a pass says of one operation.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Remark {
+    /// The pass.
+    pub pass: &'static str,
+    /// Whether something was done.
+    pub kind: RemarkKind,
+    /// The operation's name.
+    pub op: &'static str,
+    /// The operation in the graph as the pass met it.
+    pub value: ValueId,
+    /// Where the operation comes from.
+    pub loc: Loc,
+    /// What was done, or why nothing was.
+    pub reason: String,
+}
+
+impl Remark {
+    /// The model's node, or the value where there is none.
+    pub fn place(&self) -> String {
+        match &self.loc {
+            Loc::Node { name, .. } => name.clone(),
+            _ => format!("%{}", self.value.0),
+        }
+    }
+}
+
+impl fmt::Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {} ({}): {}", self.pass, self.op, self.place(), self.reason)
+    }
+}
+
+/// How often a pass did something.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Counters {
+    /// Patterns applied: operations replaced, merged, folded or removed.
+    pub applied: usize,
+    /// Candidates rejected.
+    pub rejected: usize,
+}
+
+/// What a pass is given, and where it writes what it did.
 #[derive(Debug, Default)]
 pub struct PassContext {
-    /// Remarks of the passes: what was done and what stopped it, one line each, in order.
-    pub remarks: Vec<String>,
+    /// Remarks of the passes: what was done and what stopped it, in order, each once.
+    pub remarks: Vec<Remark>,
+    /// Of the pass that runs.
+    pub counters: Counters,
+    /// Of the pass that runs: the options that were given, by name.
+    pub options: Vec<(&'static str, u64)>,
+}
+
+impl PassContext {
+    /// The value of an option.
+    pub fn option(&self, option: &PassOption) -> u64 {
+        self.options.iter().find(|o| o.0 == option.name).map_or(option.default, |o| o.1)
+    }
+
+    /// Takes a remark; once, however often the pass runs.
+    pub fn remark(&mut self, remark: Remark) {
+        match remark.kind {
+            RemarkKind::Applied => self.counters.applied += 1,
+            RemarkKind::Missed => self.counters.rejected += 1,
+            RemarkKind::Note => {}
+        }
+        // A value whose node is unknown may be another one later, but then one of the same number and op.
+        let same = |r: &Remark| {
+            let place = remark.loc != Loc::Unknown || r.value == remark.value;
+            place && r.pass == remark.pass && r.op == remark.op && r.loc == remark.loc && r.reason == remark.reason
+        };
+        if !self.remarks.iter().any(same) {
+            self.remarks.push(remark);
+        }
+    }
 }
 
 /// A transformation of a graph.
 pub trait Pass {
     /// The flag's name.
     fn name(&self) -> &'static str;
+
+    /// What it can be given in a textual pipeline.
+    fn options(&self) -> &'static [PassOption] {
+        &[]
+    }
 
     /// Transforms the graph; tells whether anything changed.
     ///

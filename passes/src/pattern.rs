@@ -3,7 +3,7 @@
 use bertc_ir::{BinaryOp, DType, Diag, Dim, Graph, Loc, Op, Scalar, Tensor, ValueId};
 
 use crate::build;
-use crate::pass::PassContext;
+use crate::pass::{PassContext, Remark, RemarkKind};
 
 /// What a rule says of a value: the value to put in its place; nothing, where it is no candidate; or why a candidate
 /// can't be rewritten.
@@ -12,12 +12,23 @@ pub type Rewrite = Result<Option<ValueId>, String>;
 /// Vectors longer than this are not made out of a scalar.
 const MAX_SPLAT: usize = 1 << 16;
 
-/// Offers every live value to `rule`, operands before users; tells whether anything changed. The reasons of rejections
-/// become remarks.
+/// [`rewrite_as`] for rules that put one operation in the place of others.
 pub fn rewrite(
     g: &mut Graph,
     ctx: &mut PassContext,
-    pass: &str,
+    pass: &'static str,
+    rule: impl FnMut(&mut Graph, ValueId) -> Rewrite,
+) -> Result<bool, Diag> {
+    rewrite_as(g, ctx, pass, "became", rule)
+}
+
+/// Offers every live value to `rule`, operands before users; tells whether anything changed. What was rewritten becomes
+/// a remark, `done` with the new operation's name, and so do the reasons of rejections.
+pub fn rewrite_as(
+    g: &mut Graph,
+    ctx: &mut PassContext,
+    pass: &'static str,
+    done: &str,
     mut rule: impl FnMut(&mut Graph, ValueId) -> Rewrite,
 ) -> Result<bool, Diag> {
     // Dead users would look like real ones.
@@ -31,6 +42,8 @@ pub fn rewrite(
             Ok(None) => {}
             Ok(Some(new)) => {
                 let loc = g.node(v).loc.clone();
+                let what = format!("{done} '{}'", made(g, v, new));
+                ctx.remark(about(g, pass, v, RemarkKind::Applied, &what));
                 g.replace(v, new).map_err(|d| d.at(loc))?;
                 simplify_users(g, new)?;
                 g.remove_dead();
@@ -47,17 +60,31 @@ pub fn rewrite(
     Ok(changed)
 }
 
-/// Notes why `v` was not rewritten; once, however often the pass runs.
-pub fn remark(g: &Graph, ctx: &mut PassContext, pass: &str, v: ValueId, reason: &str) {
-    let node = g.node(v);
-    let place = match &node.loc {
-        Loc::Node { name, .. } => name.clone(),
-        _ => format!("%{}", v.0),
-    };
-    let line = format!("{pass}: {} ({place}): {reason}", node.op.name());
-    if !ctx.remarks.contains(&line) {
-        ctx.remarks.push(line);
+/// The name of the operation that `new` brings in place of `old`, behind the reshapes and transposes after it.
+fn made(g: &Graph, old: ValueId, mut new: ValueId) -> &'static str {
+    while let Op::Reshape { .. } | Op::Transpose { .. } = g.op(new) {
+        let below = g.operands(new)[0];
+        if g.operands(old).contains(&below) {
+            break;
+        }
+        new = below;
     }
+    g.op(new).name()
+}
+
+fn about(g: &Graph, pass: &'static str, v: ValueId, kind: RemarkKind, reason: &str) -> Remark {
+    let node = g.node(v);
+    Remark { pass, kind, op: node.op.name(), value: v, loc: node.loc.clone(), reason: reason.to_string() }
+}
+
+/// Notes why `v` was not rewritten; once, however often the pass runs.
+pub fn remark(g: &Graph, ctx: &mut PassContext, pass: &'static str, v: ValueId, reason: &str) {
+    ctx.remark(about(g, pass, v, RemarkKind::Missed, reason));
+}
+
+/// Notes what became of `v`.
+pub fn applied(g: &Graph, ctx: &mut PassContext, pass: &'static str, v: ValueId, what: &str) {
+    ctx.remark(about(g, pass, v, RemarkKind::Applied, what));
 }
 
 /// Reshapes and transposes of a new reshape or transpose merge with it, or cancel.

@@ -3,7 +3,7 @@
 use bertc_ir::Graph;
 use bertc_ir::text::{no_resources, parse};
 
-use crate::pass::PassContext;
+use crate::pass::{PassContext, RemarkKind};
 use crate::registry;
 
 /// The remarks of a pass on a function with inputs `x` (3×4), `w` (4×16), `q` (2×2×3×4), `m` (bool, 1×3).
@@ -18,7 +18,8 @@ fn remarks(pass: &str, body: &str) -> Vec<String> {
     for _ in 0..2 {
         assert!(!pass.run(&mut g, &mut ctx).unwrap(), "{text}");
     }
-    ctx.remarks
+    assert!(ctx.remarks.iter().all(|r| r.kind == RemarkKind::Missed));
+    ctx.remarks.iter().map(ToString::to_string).collect()
 }
 
 /// Checks that a pass rejects `body` with exactly one remark, for that op and reason.
@@ -144,4 +145,44 @@ fn merging_and_scaling() {
       %1 = layer_norm %0, %c, %c {eps = 1.0}
       return %1";
     rejects("fuse-embeddings", "layer_norm", "the operands are f16, not f32", narrow);
+}
+
+/// The remarks on what a pass did to `body`.
+fn does(pass: &str, body: &str) -> Vec<String> {
+    let text = format!("func @f(%x: tensor<3 x 4 x f32>, %w: tensor<4 x 16 x f32>) -> {body}\n}}");
+    let mut g: Graph = parse(&text, &no_resources).unwrap_or_else(|e| panic!("{e:?}\n{text}"));
+    let mut ctx = PassContext::default();
+    assert!(registry::find(pass).unwrap().pass.run(&mut g, &mut ctx).unwrap(), "{text}");
+    assert_eq!(ctx.counters.applied, ctx.remarks.len());
+    assert!(ctx.remarks.iter().all(|r| r.kind == RemarkKind::Applied), "{:?}", ctx.remarks);
+    ctx.remarks.iter().map(|r| format!("{}: {}", r.op, r.reason)).collect()
+}
+
+#[test]
+fn what_was_done_is_remarked() {
+    let product = "tensor<3 x 16 x f32> {
+      %c = constant dense<1.0> : tensor<16 x f32>
+      %0 = matmul %x, %w
+      %1 = add %0, %c
+      %2 = gelu %1
+      return %2";
+    assert_eq!(does("fuse-linear", product), ["linear: fused with bias, gelu"]);
+    let gelu = "tensor<3 x 4 x f32> {
+      %c = constant dense<1.4142135> : tensor<f32>
+      %one = constant dense<1.0> : tensor<f32>
+      %half = constant dense<0.5> : tensor<f32>
+      %0 = div %x, %c
+      %1 = erf %0
+      %2 = add %1, %one
+      %3 = mul %2, %x
+      %4 = mul %3, %half
+      return %4";
+    assert_eq!(does("fuse-gelu", gelu), ["mul: fused into 'gelu'"]);
+    let two = "(a: tensor<3 x 16 x f32>, b: tensor<3 x 16 x f32>) {
+      %u = constant dense<1.0> : tensor<4 x 16 x f32>
+      %v = constant dense<2.0> : tensor<4 x 16 x f32>
+      %0 = linear %x, %u
+      %1 = linear %x, %v
+      return %0, %1";
+    assert_eq!(does("merge-qkv", two), ["linear: one of 2 products of its operand that became one"]);
 }

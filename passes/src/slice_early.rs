@@ -19,7 +19,7 @@ use bertc_ir::{Attention, Diag, Graph, Loc, Op, ValueId};
 use crate::build::is_one;
 use crate::linear::Parts;
 use crate::pass::{Pass, PassContext};
-use crate::pattern::{Rewrite, rewrite, single_user};
+use crate::pattern::{Rewrite, rewrite_as, single_user};
 
 /// The pass.
 pub struct SliceEarly;
@@ -35,7 +35,7 @@ impl Pass for SliceEarly {
     fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
         let mut changed = false;
         for _ in 0..MAX_ROUNDS {
-            let again = rewrite(g, ctx, self.name(), |g, v| match g.op(v) {
+            let again = rewrite_as(g, ctx, self.name(), "moved before", |g, v| match g.op(v) {
                 Op::Slice { axis, .. } => rule(g, v, *axis),
                 _ => Ok(None),
             })?;
