@@ -9,10 +9,12 @@ use bertc_backends::target::{Emitter, Target};
 use bertc_backends::{header, lower, object};
 use bertc_ir::text::PrintOptions;
 use bertc_ir::{Diag, Graph, Op};
+use bertc_passes::registry::PASSES;
 
 use crate::import::onnx::{self, ImportOptions};
-use crate::options::CompileOptions;
+use crate::options::{CompileOptions, StopAfter};
 use crate::output::same_file;
+use crate::passes;
 use crate::progress::{Phase, Progress};
 
 /// What is known about the model file.
@@ -55,20 +57,19 @@ pub fn front(path: &Path, options: &CompileOptions, progress: &mut Progress) -> 
     let mut target = Target::parse(&options.target, &options.cpu).map_err(one)?;
     target.emitter = options.emitter;
     check_file(path).map_err(one)?;
+    progress.print_timing(options.watch.timing);
     let import = ImportOptions { dims: options.dims.clone(), shapes: options.shapes.clone() };
     let imported = progress.phase(Phase::Import, || onnx::import(path, &import))?;
     let mut graph = imported.graph;
+    let steps = passes::steps(options, PASSES, true)?;
     let hash = progress.phase(Phase::Hash, || hash(path, &graph, &target, options)).map_err(one)?;
-    progress.phase(Phase::Passes, || passes(&mut graph, options)).map_err(one)?;
+    if options.watch.stop_after != Some(StopAfter::Import) {
+        let err = &mut std::io::stderr();
+        progress.nested(Phase::Passes, |p| passes::run(&mut graph, &steps, options, p, err))?;
+    }
     graph.name.clone_from(&options.name);
     let info = ModelInfo { opset: imported.opset, producer: imported.producer, notes: imported.notes };
     Ok(Front { graph, info, hash, target })
-}
-
-fn passes(graph: &mut Graph, options: &CompileOptions) -> Result<(), Diag> {
-    let names = bertc_passes::pipeline(options.opt_level);
-    let how = bertc_passes::Options { verify_each: options.verify_each };
-    bertc_passes::run(graph, &names, &how, &mut |_| {})
 }
 
 /// [`compile`](crate::compile), followed by `progress`.
@@ -148,7 +149,10 @@ impl Compiled {
 }
 
 /// Mistakes in the path itself, said plainly.
-fn check_file(path: &Path) -> Result<(), Diag> {
+///
+/// # Errors
+/// There is no such file, or nothing in it.
+pub fn check_file(path: &Path) -> Result<(), Diag> {
     let shown = path.display();
     match std::fs::metadata(path) {
         Ok(m) if m.is_dir() => Err(Diag::new(format!("'{shown}' is a folder, expected an .onnx file"))),
@@ -186,6 +190,9 @@ fn hash(path: &Path, graph: &Graph, target: &Target, o: &CompileOptions) -> Resu
     part(&[o.opt_level, u8::from(target.emitter == Emitter::Clif)]);
     part(format!("{:?}", o.dims).as_bytes());
     part(format!("{:?}", o.shapes).as_bytes());
+    if let Some(passes) = &o.passes {
+        part(passes.as_bytes());
+    }
     let unreadable = |e: std::io::Error| Diag::new(format!("can't read '{}': {e}", path.display()));
     h.update_reader(std::fs::File::open(path).map_err(unreadable)?).map_err(unreadable)?;
     // External weights are in other files; their tensors are here whichever file they came from.

@@ -5,11 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use bertc_ir::Diag;
-use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
 use crate::options::CompileOptions;
-use crate::output::to_stdout;
+use crate::output::{table, to_stdout};
 
 mod binary;
 mod descriptor;
@@ -75,22 +74,6 @@ fn first_bytes(file: &Path) -> std::io::Result<Vec<u8>> {
     let mut start = Vec::new();
     std::fs::File::open(file)?.take(4096).read_to_end(&mut start)?;
     Ok(start)
-}
-
-/// A table of columns aligned by spaces; the columns in `right` are flush right.
-fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
-    let mut t = Table::new();
-    t.load_style(presets::NOTHING).set_header(header.to_vec());
-    for r in rows {
-        t.add_row(r);
-    }
-    for &i in right {
-        if let Some(c) = t.column_mut(i) {
-            c.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    let lines: Vec<String> = t.lines().map(|l| l.trim_end().to_string()).collect();
-    lines.join("\n") + "\n"
 }
 
 /// A table under a heading, with an empty line before; nothing without rows.

@@ -1,6 +1,6 @@
 //! What the user asks for: options of a compilation and the parsers of their text forms.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bertc_backends::target::Emitter;
 use bertc_ir::Diag;
@@ -24,6 +24,68 @@ pub struct CompileOptions {
     pub name: String,
     /// Verify the tensor IR after each pass.
     pub verify_each: bool,
+    /// Passes that run in place of those of `opt_level`, as text.
+    pub passes: Option<String>,
+    /// What to show of the passes.
+    pub watch: Watch,
+}
+
+/// What to show of passes while they run.
+#[derive(Clone, PartialEq, Eq, Default, Debug)]
+pub struct Watch {
+    /// Print the IR before these passes.
+    pub print_before: Vec<String>,
+    /// Print the IR after these passes.
+    pub print_after: Vec<String>,
+    /// Print the IR before every pass.
+    pub print_before_all: bool,
+    /// Print the IR after every pass.
+    pub print_after_all: bool,
+    /// Print what each pass changed.
+    pub print_after_change: bool,
+    /// Print the time of each pass and phase.
+    pub timing: bool,
+    /// Print the passes' remarks.
+    pub explain: bool,
+    /// Print the passes' counters.
+    pub stats: bool,
+    /// Stop early.
+    pub stop_after: Option<StopAfter>,
+    /// File or folder of crash reproducers.
+    pub reproducer: Option<PathBuf>,
+}
+
+/// Where to stop.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum StopAfter {
+    /// After the model was read.
+    Import,
+    /// After the first run of a pass.
+    Pass(String),
+    /// After all passes.
+    Passes,
+    /// After lowering to kernels.
+    Lower,
+    /// After machine code was made.
+    Emit,
+}
+
+impl StopAfter {
+    /// Their names, without those of passes.
+    pub const PHASES: &[&str] = &["import", "passes", "lower", "emit"];
+}
+
+impl From<&str> for StopAfter {
+    /// What is no phase is a pass.
+    fn from(s: &str) -> Self {
+        match s {
+            "import" => StopAfter::Import,
+            "passes" => StopAfter::Passes,
+            "lower" => StopAfter::Lower,
+            "emit" => StopAfter::Emit,
+            _ => StopAfter::Pass(s.to_string()),
+        }
+    }
 }
 
 impl Default for CompileOptions {
@@ -38,6 +100,8 @@ impl Default for CompileOptions {
             shapes: Vec::new(),
             name: "bert".into(),
             verify_each: false,
+            passes: None,
+            watch: Watch::default(),
         }
     }
 }

@@ -8,6 +8,7 @@ use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
 use bertc_ir::Diag;
+use comfy_table::{CellAlignment, Table, presets};
 use tempfile::NamedTempFile;
 
 /// Written files that wait for their names.
@@ -137,6 +138,22 @@ pub fn to_stdout(bytes: &[u8]) -> Result<(), Diag> {
         }
         _ => Ok(()),
     }
+}
+
+/// A table of columns aligned by spaces; the columns in `right` are flush right.
+pub fn table(header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
+    let mut t = Table::new();
+    t.load_style(presets::NOTHING).set_header(header.to_vec());
+    for r in rows {
+        t.add_row(r);
+    }
+    for &i in right {
+        if let Some(c) = t.column_mut(i) {
+            c.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let lines: Vec<String> = t.lines().map(|l| l.trim_end().to_string()).collect();
+    lines.join("\n") + "\n"
 }
 
 /// Whether two paths name one existing file.

@@ -5,6 +5,10 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use crate::instrument::Row;
+use crate::internal;
+use crate::output::table;
+
 /// A stage of the compiler.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
@@ -52,6 +56,8 @@ pub struct Progress {
     bar: ProgressBar,
     times: Vec<(Phase, Duration)>,
     visible: bool,
+    passes: Vec<(&'static str, u32, Duration)>,
+    timing: bool,
 }
 
 impl Default for Progress {
@@ -63,7 +69,7 @@ impl Default for Progress {
 impl Progress {
     /// Measures only.
     pub fn hidden() -> Self {
-        Progress { bar: ProgressBar::hidden(), times: Vec::new(), visible: false }
+        Progress { bar: ProgressBar::hidden(), times: Vec::new(), visible: false, passes: Vec::new(), timing: false }
     }
 
     /// A bar on standard error if that is a terminal and `quiet` is off.
@@ -77,14 +83,21 @@ impl Progress {
             bar.set_style(style.progress_chars("=> "));
         }
         bar.enable_steady_tick(Duration::from_millis(100));
-        Progress { bar, times: Vec::new(), visible: true }
+        Progress { bar, times: Vec::new(), visible: true, passes: Vec::new(), timing: false }
     }
 
     /// Runs `work` as `phase`.
     pub fn phase<T>(&mut self, phase: Phase, work: impl FnOnce() -> T) -> T {
+        self.nested(phase, |_| work())
+    }
+
+    /// Runs `work` as `phase`, with this progress to add to.
+    pub fn nested<T>(&mut self, phase: Phase, work: impl FnOnce(&mut Progress) -> T) -> T {
+        let before = internal::doing(phase.doing());
         self.bar.set_message(phase.doing());
         let start = Instant::now();
-        let result = work();
+        let result = work(self);
+        internal::doing(before);
         self.times.push((phase, start.elapsed()));
         self.bar.inc(1);
         result
@@ -112,6 +125,35 @@ impl Progress {
         self.visible
     }
 
+    /// Asks for the table of times, which is printed to standard error at the end.
+    pub fn print_timing(&mut self, on: bool) {
+        self.timing |= on;
+    }
+
+    /// Takes up the times of passes.
+    pub fn add_passes(&mut self, rows: &[Row]) {
+        self.passes.extend(rows.iter().map(|r| (r.name, r.runs, r.time)));
+    }
+
+    /// Phases, and below their phase the passes, with their shares of the whole. What a phase of passes takes beside
+    /// them is verification, printing and the copies for reproducers.
+    pub fn table(&self) -> String {
+        let totals = self.totals();
+        let whole = totals.iter().map(|t| t.1).sum::<Duration>().as_secs_f64().max(f64::MIN_POSITIVE);
+        let row = |name: String, runs: u32, t: Duration| {
+            vec![name, runs.to_string(), time(t), format!("{:.1}%", t.as_secs_f64() / whole * 100.0)]
+        };
+        let mut rows = Vec::new();
+        for (phase, t) in totals {
+            let runs = self.times.iter().filter(|x| x.0 == phase).count();
+            rows.push(row(phase.name().to_string(), runs as u32, t));
+            if phase == Phase::Passes {
+                rows.extend(self.passes.iter().map(|&(name, runs, t)| row(format!("  {name}"), runs, t)));
+            }
+        }
+        table(&["phase", "runs", "time", "share"], rows, &[1, 2, 3])
+    }
+
     /// Removes the bar.
     pub fn finish(&self) {
         self.bar.finish_and_clear();
@@ -121,6 +163,10 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.finish();
+        // Half a table of a compilation that panicked says nothing.
+        if self.timing && !std::thread::panicking() {
+            eprint!("{}", self.table());
+        }
     }
 }
 

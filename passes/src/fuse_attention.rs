@@ -21,7 +21,7 @@ mod scores;
 use bertc_ir::{Attention, CmpOp, DType, Diag, Dim, Graph, Loc, Op, ReduceOp, UnaryOp, ValueId};
 
 use crate::pass::{Pass, PassContext};
-use crate::pattern::{Rewrite, reshape, rewrite_as, scalar, scaled, transpose, used_only_by};
+use crate::pattern::{Rewrite, reshape, rewrite, scalar, scaled, transpose, used_only_by};
 
 /// The pass.
 pub struct FuseAttention;
@@ -32,7 +32,7 @@ impl Pass for FuseAttention {
     }
 
     fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
-        rewrite_as(g, ctx, self.name(), "fused into", |g, v| match g.op(v) {
+        rewrite(g, ctx, self.name(), |g, v| match g.op(v) {
             Op::MatMul { trans_b } => rule(g, v, *trans_b),
             Op::Softmax { .. } => loose(g, v),
             _ => Ok(None),

@@ -14,7 +14,7 @@
 use bertc_ir::{BinaryOp, DType, Diag, Graph, Op, SumNorm, ValueId};
 
 use crate::pass::{Pass, PassContext};
-use crate::pattern::{Rewrite, binary, rewrite_as, single_user};
+use crate::pattern::{Rewrite, binary, rewrite, single_user};
 
 /// The pass.
 pub struct FuseEmbeddings;
@@ -28,7 +28,7 @@ impl Pass for FuseEmbeddings {
     }
 
     fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
-        rewrite_as(g, ctx, self.name(), "fused into", |g, v| match g.op(v) {
+        rewrite(g, ctx, self.name(), |g, v| match g.op(v) {
             Op::LayerNorm { eps } => rule(g, v, *eps),
             _ => Ok(None),
         })

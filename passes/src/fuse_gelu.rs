@@ -9,7 +9,7 @@ use std::f64::consts::{FRAC_1_SQRT_2, FRAC_2_PI};
 use bertc_ir::{BinaryOp, Diag, Graph, Op, UnaryOp, ValueId};
 
 use crate::pass::{Pass, PassContext};
-use crate::pattern::{Rewrite, binary, rewrite_as, scalar, single_user};
+use crate::pattern::{Rewrite, binary, rewrite, scalar, single_user};
 
 /// The pass.
 pub struct FuseGelu;
@@ -20,7 +20,7 @@ impl Pass for FuseGelu {
     }
 
     fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
-        rewrite_as(g, ctx, self.name(), "fused into", rule)
+        rewrite(g, ctx, self.name(), rule)
     }
 }
 

@@ -19,7 +19,7 @@
 use bertc_ir::{BinaryOp, Diag, Graph, Op, ReduceOp, UnaryOp, ValueId};
 
 use crate::pass::{Pass, PassContext};
-use crate::pattern::{Rewrite, binary, either, rewrite_as, scalar, single_user, splat, vector};
+use crate::pattern::{Rewrite, binary, either, rewrite, scalar, single_user, splat, vector};
 
 /// The pass.
 pub struct FuseLayerNorm;
@@ -30,7 +30,7 @@ impl Pass for FuseLayerNorm {
     }
 
     fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
-        rewrite_as(g, ctx, self.name(), "fused into", |g, v| match g.op(v) {
+        rewrite(g, ctx, self.name(), |g, v| match g.op(v) {
             Op::Binary(BinaryOp::Div) => quotient(g, v),
             Op::Binary(BinaryOp::Mul) => match product(g, v)? {
                 None => Ok(absorb(g, v, BinaryOp::Mul)),

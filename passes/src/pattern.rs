@@ -12,7 +12,7 @@ pub type Rewrite = Result<Option<ValueId>, String>;
 /// Vectors longer than this are not made out of a scalar.
 const MAX_SPLAT: usize = 1 << 16;
 
-/// [`rewrite_as`] for rules that put one operation in the place of others.
+/// [`rewrite_as`] with the remark that the operation became another one.
 pub fn rewrite(
     g: &mut Graph,
     ctx: &mut PassContext,

@@ -177,7 +177,7 @@ fn what_was_done_is_remarked() {
       %3 = mul %2, %x
       %4 = mul %3, %half
       return %4";
-    assert_eq!(does("fuse-gelu", gelu), ["mul: fused into 'gelu'"]);
+    assert_eq!(does("fuse-gelu", gelu), ["mul: became 'gelu'"]);
     let two = "(a: tensor<3 x 16 x f32>, b: tensor<3 x 16 x f32>) {
       %u = constant dense<1.0> : tensor<4 x 16 x f32>
       %v = constant dense<2.0> : tensor<4 x 16 x f32>

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::shared::TuneArgs;
 use crate::emit::{Job, TextForm};
-use crate::options::{CompileOptions, Emit};
+use crate::options::{CompileOptions, Emit, StopAfter};
 
 #[derive(Args, Debug)]
 pub struct MainArgs {
@@ -40,6 +40,9 @@ pub struct MainArgs {
     /// Each value in --emit tensor-ir tells its source node
     #[arg(long)]
     pub locations: bool,
+    /// Stop after import, a pass, passes, lower or emit, and print the IR there in place of --emit
+    #[arg(long, value_name = "PHASE")]
+    pub stop_after: Option<StopAfter>,
     #[command(flatten)]
     pub tune: TuneArgs,
 }
@@ -53,6 +56,16 @@ impl MainArgs {
         let a = self;
         let model = a.model.ok_or("MODEL.onnx is missing")?;
         let mut kinds = a.emit;
+        if let Some(stop) = &a.stop_after {
+            if kinds != [Emit::Obj] {
+                return Err("--stop-after prints the IR where it stops; --emit does not go with it".into());
+            }
+            kinds = vec![match stop {
+                StopAfter::Import | StopAfter::Pass(_) | StopAfter::Passes => Emit::TensorIr,
+                StopAfter::Lower => Emit::KernelIr,
+                StopAfter::Emit => Emit::Asm,
+            }];
+        }
         kinds.sort_unstable();
         kinds.dedup();
         let stdout = a.output.as_ref().is_some_and(|o| o.as_os_str() == "-");
@@ -63,11 +76,12 @@ impl MainArgs {
             (Some(_), _) if stdout => return Err("-o - takes one kind of --emit".into()),
             (Some(_), _) => {}
         }
-        let compile = CompileOptions {
+        let mut compile = CompileOptions {
             target: a.target.unwrap_or_else(|| CompileOptions::default().target),
             cpu: a.cpu,
             ..a.tune.clone().options()
         };
+        compile.watch.stop_after = a.stop_after;
         let output = a.output.filter(|_| !stdout);
         let text = TextForm { resources: a.resources, inline_constants: a.inline_constants, locations: a.locations };
         if !kinds.contains(&Emit::TensorIr) && (text.resources.is_some() || text.inline_constants || text.locations) {

@@ -11,13 +11,16 @@ use self::bench::BenchArgs;
 use self::compile::MainArgs;
 use self::demo::DemoArgs;
 use self::inspect::InspectArgs;
+use self::opt::OptArgs;
 use self::run::RunArgs;
+use crate::internal;
 use crate::report::{Level, show};
 
 mod bench;
 mod compile;
 mod demo;
 mod inspect;
+mod opt;
 mod run;
 mod shared;
 
@@ -46,6 +49,8 @@ enum Command {
     /// Of a model: ops before and after the passes; parameters, multiply-adds and kernels by layer; memory. Of an object:
     /// sections, symbols, the code of each kernel, the model's own description.
     Inspect(InspectArgs),
+    /// Run passes on tensor IR, text or a model, and print the result
+    Opt(Box<OptArgs>),
     /// Compile a small model, link a C app with it, run it, and tell what happened
     Demo(DemoArgs),
 }
@@ -64,23 +69,44 @@ pub fn main() -> ExitCode {
             return if fine { ExitCode::SUCCESS } else { ExitCode::from(USAGE) };
         }
     };
-    let result = match cli.command {
+    internal::install_hook();
+    let command = match cli.command {
+        Some(command) => command,
         None => match cli.main.job() {
-            Ok(job) => crate::emit::run(&job),
+            Ok(job) => return finish(internal::guard(|| crate::emit::run(&job))),
             Err(message) => {
                 let _ = Cli::command().error(ErrorKind::ValueValidation, message).print();
                 return ExitCode::from(USAGE);
             }
         },
-        Some(Command::Run(a)) => crate::run::run(&a.options()),
-        Some(Command::Bench(a)) => crate::bench::run(&a.options()),
-        Some(Command::MeasureMemory { library, prefix, threads, dims }) => {
+    };
+    finish(internal::guard(|| dispatch(command)))
+}
+
+fn dispatch(command: Command) -> Result<(), Vec<Diag>> {
+    match command {
+        Command::Run(a) => crate::run::run(&a.options()),
+        Command::Bench(a) => crate::bench::run(&a.options()),
+        Command::MeasureMemory { library, prefix, threads, dims } => {
             crate::bench::memory::child(&library, &prefix, threads, &dims)
         }
-        Some(Command::Inspect(a)) => crate::inspect::run(&a.options()),
-        Some(Command::Demo(a)) => crate::demo::run(&a.options()),
-    };
-    finish(result)
+        Command::Inspect(a) => crate::inspect::run(&a.options()),
+        Command::Opt(a) => match a.options() {
+            Some(o) => crate::opt::run(&o),
+            None => crate::output::to_stdout(crate::opt::list().as_bytes()).map_err(|d| vec![d]),
+        },
+        Command::Demo(a) => crate::demo::run(&a.options()),
+    }
+}
+
+/// The options of a command line that starts with `opt`.
+#[cfg(test)]
+pub(crate) fn opt_options<'a>(args: impl Iterator<Item = &'a str>) -> Result<crate::opt::OptOptions, String> {
+    let cli = Cli::try_parse_from(std::iter::once("bertc").chain(args)).map_err(|e| e.to_string())?;
+    match cli.command {
+        Some(Command::Opt(a)) => a.options().ok_or_else(|| "a list".into()),
+        _ => Err("not opt".into()),
+    }
 }
 
 fn finish(result: Result<(), Vec<Diag>>) -> ExitCode {
@@ -88,7 +114,7 @@ fn finish(result: Result<(), Vec<Diag>>) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(diags) => {
             show(&diags, Level::Error);
-            ExitCode::FAILURE
+            if internal::is_internal(&diags) { ExitCode::from(internal::EXIT_CODE) } else { ExitCode::FAILURE }
         }
     }
 }

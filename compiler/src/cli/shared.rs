@@ -1,10 +1,17 @@
 //! Groups of flags that several commands take. Structs here are described by plain comments: clap takes a doc comment
 //! for the help of the command.
 
+use std::path::PathBuf;
+
 use bertc_backends::target::Emitter;
 use clap::Args;
 
-use crate::options::{CompileOptions, DEFAULT_OPT_LEVEL, parse_dim, parse_emitter, parse_opt_level, parse_shape};
+use crate::options::{
+    CompileOptions, DEFAULT_OPT_LEVEL, Watch, parse_dim, parse_emitter, parse_opt_level, parse_shape,
+};
+
+/// The heading of flags that show passes at work.
+const LOOK: &str = "Seeing into the passes (on standard error)";
 
 // Which dims a model is compiled for.
 #[derive(Args, Clone, Debug)]
@@ -23,9 +30,39 @@ pub struct PassArgs {
     /// Optimise: 0 lowers only, 1 simplifies, 2 and 3 also fuse and tune as far as passes exist
     #[arg(short = 'O', value_name = "LEVEL", value_parser = parse_opt_level, default_value_t = DEFAULT_OPT_LEVEL)]
     pub opt_level: u8,
-    /// Verify the tensor IR after each pass
+    /// Run these passes in place of those of -O: a,b{option=1;other=2},c
+    #[arg(long, value_name = "LIST")]
+    pub passes: Option<String>,
+    /// Verify the tensor IR after each pass; always, in debug builds of bertc
     #[arg(long)]
     pub verify_each: bool,
+    /// Print the tensor IR before these passes
+    #[arg(long, value_name = "PASS", value_delimiter = ',', help_heading = LOOK)]
+    pub print_ir_before: Vec<String>,
+    /// Print the tensor IR after these passes
+    #[arg(long, value_name = "PASS", value_delimiter = ',', help_heading = LOOK)]
+    pub print_ir_after: Vec<String>,
+    /// Print the tensor IR before every pass
+    #[arg(long, help_heading = LOOK)]
+    pub print_ir_before_all: bool,
+    /// Print the tensor IR after every pass
+    #[arg(long, help_heading = LOOK)]
+    pub print_ir_after_all: bool,
+    /// Print what each pass changed, as a difference
+    #[arg(long, help_heading = LOOK)]
+    pub print_ir_after_change: bool,
+    /// Print the time of each phase and pass
+    #[arg(long, help_heading = LOOK)]
+    pub timing: bool,
+    /// Print what fused, what did not, and why
+    #[arg(long, help_heading = LOOK)]
+    pub explain: bool,
+    /// Print what each pass did: nodes before and after, patterns applied and rejected
+    #[arg(long, help_heading = LOOK)]
+    pub pass_stats: bool,
+    /// Where a pass that fails leaves its input, a file or a folder [default: the current folder]
+    #[arg(long, value_name = "PATH", help_heading = LOOK)]
+    pub reproducer: Option<PathBuf>,
 }
 
 // How to compile a model that is run or written.
@@ -55,7 +92,20 @@ impl PassArgs {
     /// Puts the flags into `options`.
     pub fn apply(self, options: &mut CompileOptions) {
         options.opt_level = self.opt_level;
-        options.verify_each = self.verify_each;
+        options.verify_each = self.verify_each || cfg!(debug_assertions);
+        options.passes = self.passes;
+        options.watch = Watch {
+            print_before: self.print_ir_before,
+            print_after: self.print_ir_after,
+            print_before_all: self.print_ir_before_all,
+            print_after_all: self.print_ir_after_all,
+            print_after_change: self.print_ir_after_change,
+            timing: self.timing,
+            explain: self.explain,
+            stats: self.pass_stats,
+            stop_after: None,
+            reproducer: self.reproducer,
+        };
     }
 }
 
