@@ -58,10 +58,11 @@ pub fn front(path: &Path, options: &CompileOptions, progress: &mut Progress) -> 
     target.emitter = options.emitter;
     check_file(path).map_err(one)?;
     progress.print_timing(options.watch.timing);
+    // Before the work: flags are checked while the user still watches.
+    let steps = passes::steps(options, PASSES, true)?;
     let import = ImportOptions { dims: options.dims.clone(), shapes: options.shapes.clone() };
     let imported = progress.phase(Phase::Import, || onnx::import(path, &import))?;
     let mut graph = imported.graph;
-    let steps = passes::steps(options, PASSES, true)?;
     let hash = progress.phase(Phase::Hash, || hash(path, &graph, &target, options)).map_err(one)?;
     if options.watch.stop_after != Some(StopAfter::Import) {
         let err = &mut std::io::stderr();

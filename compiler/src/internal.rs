@@ -1,8 +1,8 @@
 //! Errors of the compiler itself: a panic becomes a message that names the phase and asks for a report.
 
 use std::backtrace::Backtrace;
+use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, PanicHookInfo, catch_unwind, set_hook, take_hook};
-use std::sync::{Mutex, PoisonError};
 
 use bertc_ir::Diag;
 
@@ -11,11 +11,13 @@ pub const EXIT_CODE: u8 = 70;
 
 const PREFIX: &str = "internal error: ";
 
-/// Where the last panic was, with the backtrace if `RUST_BACKTRACE` asks for one.
-static PLACE: Mutex<Option<String>> = Mutex::new(None);
+thread_local! {
+    /// Where the last panic was, with the backtrace if `RUST_BACKTRACE` asks for one.
+    static PLACE: RefCell<Option<String>> = const { RefCell::new(None) };
 
-/// What the compiler is doing, for the message of a panic.
-static DOING: Mutex<&str> = Mutex::new("");
+    /// What the compiler is doing, for the message of a panic.
+    static DOING: Cell<&'static str> = const { Cell::new("") };
+}
 
 /// An error that is none of the user's.
 pub fn error(message: &str) -> Diag {
@@ -38,7 +40,7 @@ pub fn is_internal(diags: &[Diag]) -> bool {
 
 /// Says what the compiler is doing from now on; returns what it did before.
 pub fn doing(what: &'static str) -> &'static str {
-    std::mem::replace(&mut *DOING.lock().unwrap_or_else(PoisonError::into_inner), what)
+    DOING.replace(what)
 }
 
 /// Keeps panics of this thread quiet: [`guard`] and the pass manager turn them into messages.
@@ -55,13 +57,13 @@ pub fn install_hook() {
         if wanted {
             place += &format!("\n{}", Backtrace::force_capture());
         }
-        *PLACE.lock().unwrap_or_else(PoisonError::into_inner) = Some(place);
+        PLACE.replace(Some(place));
     }));
 }
 
 /// The note on where the last panic was, once.
 pub fn place_of_panic(d: Diag) -> Diag {
-    match PLACE.lock().unwrap_or_else(PoisonError::into_inner).take() {
+    match PLACE.take() {
         Some(place) => d.note(format!("at {place}")),
         None => d,
     }

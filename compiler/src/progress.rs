@@ -136,7 +136,7 @@ impl Progress {
     }
 
     /// Phases, and below their phase the passes, with their shares of the whole. What a phase of passes takes beside
-    /// them is verification, printing and the copies for reproducers.
+    /// them is a row of its own.
     pub fn table(&self) -> String {
         let totals = self.totals();
         let whole = totals.iter().map(|t| t.1).sum::<Duration>().as_secs_f64().max(f64::MIN_POSITIVE);
@@ -145,10 +145,12 @@ impl Progress {
         };
         let mut rows = Vec::new();
         for (phase, t) in totals {
-            let runs = self.times.iter().filter(|x| x.0 == phase).count();
-            rows.push(row(phase.name().to_string(), runs as u32, t));
+            let runs = self.times.iter().filter(|x| x.0 == phase).count() as u32;
+            rows.push(row(phase.name().to_string(), runs, t));
             if phase == Phase::Passes {
                 rows.extend(self.passes.iter().map(|&(name, runs, t)| row(format!("  {name}"), runs, t)));
+                let passes: Duration = self.passes.iter().map(|p| p.2).sum();
+                rows.push(row("  verify, print, copy".to_string(), runs, t.saturating_sub(passes)));
             }
         }
         table(&["phase", "runs", "time", "share"], rows, &[1, 2, 3])

@@ -134,8 +134,8 @@ impl Instrument for Watcher<'_> {
     }
 }
 
-/// The IR with names that a value keeps while it lives, `%v7`. The printer numbers them anew each time, so that one value
-/// less would change every line after it.
+/// The IR for comparing: constants first, and names that a value keeps while it lives, `%v7`. The printer numbers them
+/// anew each time, so that one value less would change every line after it.
 fn stable(g: &Graph) -> String {
     let text = print(g, &PrintOptions::default());
     let taken: Vec<&str> = g.inputs().iter().map(|p| p.name.as_str()).collect();
@@ -154,7 +154,13 @@ fn stable(g: &Graph) -> String {
         }
         rest = &name[len..];
     }
-    out + rest
+    out += rest;
+    // Where a constant stands depends on its users, and says nothing.
+    let (constants, mut lines): (Vec<&str>, Vec<&str>) =
+        out.split_inclusive('\n').partition(|l| l.starts_with("  %v") && l.contains(" = constant "));
+    let body = lines.iter().position(|l| l.starts_with("  ")).unwrap_or(lines.len());
+    lines.splice(body..body, constants);
+    lines.concat()
 }
 
 /// The counters as a table.
