@@ -188,6 +188,8 @@ fn measure(
     // Interleaved, so that whatever slows the machine down for a while slows all of them.
     for _ in 0..o.repeat.max(1) {
         for (session, yardsticks, row) in &mut lanes {
+            // What ran before left other CPUs awake and other caches warm: the timed run follows one of its own kind.
+            session.run().map_err(refused)?;
             row.times.push(time(session).map_err(refused)?);
             for (y, peak) in yardsticks.iter_mut().zip(&mut row.peaks) {
                 let t = time(&mut y.session).map_err(refused)?;
