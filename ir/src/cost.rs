@@ -67,7 +67,7 @@ mod tests {
     fn a_layer_of_bert_base_has_its_formula() {
         let (mut g, x) = input(|b, s| vec![b, s, 768.into()]);
         let [q, k, v] = [0; 3].map(|_| g.linear(x, 768, 768));
-        let op = Attention { heads: 12, scale: 0.125, mask: false, nan_to_zero: false };
+        let op = Attention { heads: 12, scale: 0.125, ..Attention::default() };
         let a = g.0.add(Op::Attention(op), &[q, k, v], &Loc::Unknown).unwrap();
         let a = g.linear(a, 768, 768);
         let h = g.linear(a, 768, 3072);
@@ -88,7 +88,7 @@ mod tests {
         let scores = g.matmul(x, x, true);
         g.matmul(scores, x, false);
         let (mut f, y) = input(|b, s| vec![b, s, 64.into()]);
-        let op = Attention { heads: 4, scale: 1.0, mask: false, nan_to_zero: false };
+        let op = Attention { heads: 4, scale: 1.0, ..Attention::default() };
         f.0.add(Op::Attention(op), &[y, y, y], &Loc::Unknown).unwrap();
         assert_eq!(multiply_adds(&g.0), multiply_adds(&f.0));
         assert_eq!(multiply_adds(&f.0).unwrap().display(&f.0.symbols).to_string(), "128*batch*seq^2");

@@ -16,9 +16,9 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Those of `v`, if it is a `linear`.
+    /// Those of `v`, if it is a `linear` of all rows.
     pub fn of(g: &Graph, v: ValueId) -> Option<Parts> {
-        let Op::Linear(l) = *g.op(v) else { return None };
+        let Op::Linear(l @ Linear { lengths: false, .. }) = *g.op(v) else { return None };
         let o = g.operands(v);
         let norm = l.norm.zip(l.gamma_at()).map(|(eps, at)| (eps, o[at], o[at + 1]));
         let (bias, residual) = (l.bias_at().map(|at| o[at]), l.residual_at().map(|at| o[at]));
@@ -45,6 +45,7 @@ impl Parts {
             act: self.act,
             residual: self.residual.is_some(),
             norm: self.norm.map(|n| n.0),
+            lengths: false,
         });
         g.add(op, &operands, loc)
     }

@@ -52,8 +52,8 @@ fn rule(g: &mut Graph, v: ValueId, axis: usize) -> Rewrite {
     let x = g.operands(v)[0];
     let node = g.node(x).clone();
     let moves = match node.op {
-        Op::Linear(_) => axis + 1 < node.ty.rank(),
-        Op::Attention(_) => axis == 1,
+        Op::Linear(l) => !l.lengths && axis + 1 < node.ty.rank(),
+        Op::Attention(a) => !a.lengths && axis == 1,
         _ => false,
     };
     if !moves || g.ty(v).shape[axis] == node.ty.shape[axis] {

@@ -5,13 +5,15 @@
 //! are keys), and then for each tile of rows: scores, their maximum and exponentials, and the sums of values, which are
 //! rescaled whenever a row's maximum grows. Nothing of the size of the scores is ever in memory.
 //!
-//! Keys at the end that the mask takes away from every row, as padding, are not computed: see [`MASKED`].
+//! Keys at the end that the mask takes away from every row, as padding, are not computed: see [`MASKED`]. Nor are rows
+//! that are not below their batch's length.
 
 use bertc_ir::kernel::{Bin, Elem, Place, Reg};
 use bertc_ir::{CmpOp, DType, Dim};
 
 use super::ctx::Ctx;
 use super::gemm::Tile;
+use super::lengths::{Lengths, zero};
 use super::matmul::PANEL;
 use super::micro::{Left, Range, Right, Spot, accumulate, row_spots, row_tiles, whole_passes};
 use super::nest::{fold_over, loop_over};
@@ -83,6 +85,8 @@ pub struct Args {
     pub v: Heads,
     /// Added to the scores.
     pub mask: Option<Mask>,
+    /// `[B]`.
+    pub lengths: Option<Arg>,
     /// `[B, S, H·E]`, dense.
     pub y: Arg,
 }
@@ -103,6 +107,7 @@ pub fn attention(c: &mut Ctx, tile: Tile, s: &Spec, args: Args) -> Tasks {
     let k = c.input(args.k.arg, f);
     let v = c.input(args.v.arg, f);
     let mask = args.mask.map(|m| (c.input(m.arg, f), m.strides));
+    let lengths = args.lengths.map(|l| Lengths::bind(c, l, &s.queries));
     let y = c.output(args.y, f);
     let scratch = c.output(Arg::Scratch(bytes), f);
 
@@ -116,12 +121,19 @@ pub fn attention(c: &mut Ctx, tile: Tile, s: &Spec, args: Args) -> Tasks {
     let heads = c.b.int(s.heads);
     let (batch, head) = (c.b.bin(Bin::DivU, rest, heads), c.b.bin(Bin::RemU, rest, heads));
     let (s0, s1) = c.chunk(block, &s.queries, ROWS);
+    // The end of the rows that have a result.
+    let live = lengths.as_ref().map_or(s1, |l| {
+        let length = l.of(c, batch);
+        let end = c.b.max(length, s0);
+        c.b.min(end, s1)
+    });
     // First element of this head in row 0 of this batch.
     let origin = |c: &mut Ctx, x: &Heads, rows: &Dim, size: i64| -> Option<Reg> {
         let start = c.dim(&x.start);
         let at = c.mul_add(start, batch, &rows.mul(&x.stride)?);
         Some(c.mul_add(at, head, &size.into()))
     };
+    let lengths = lengths.is_some();
     let q_stride = args.q.stride.clone();
     let start = Heads { arg: Arg::Scratch(0), ..args.q };
     let q0 = origin(c, &start, &s.queries, d)?;
@@ -165,7 +177,19 @@ pub fn attention(c: &mut Ctx, tile: Tile, s: &Spec, args: Args) -> Tasks {
         scale: s.scale,
     };
     let keys = c.dim(&s.keys);
-    let keys = a.keys(c, keys);
+    let mut keys = a.keys(c, keys);
+    // Whole tiles of rows: what is too much is overwritten.
+    let mut tiles = s1;
+    if lengths {
+        let (up, mask) = (c.b.int(tile.rows - 1), c.b.int(-tile.rows));
+        let rows = c.b.sub(live, s0);
+        let none = c.b.cmp(CmpOp::Eq, rows, zero);
+        keys = c.b.select(none, zero, keys);
+        let rows = c.b.add(rows, up);
+        let rows = c.b.bin(Bin::And, rows, mask);
+        tiles = c.b.add(s0, rows);
+        tiles = c.b.min(tiles, s1);
+    }
     loop_over(c, zero, keys, KEYS, |c, t0| {
         let limit = c.b.int(KEYS);
         let left = c.b.sub(keys, t0);
@@ -174,9 +198,12 @@ pub fn attention(c: &mut Ctx, tile: Tile, s: &Spec, args: Args) -> Tasks {
         let zero = c.b.int(0);
         let first = c.b.cmp(CmpOp::Eq, t0, zero);
         let block = Block { t0, count, first };
-        row_tiles(c, [s0, s1], &s.queries, a.tile.rows, |c, row, height| a.rows(c, s0, row, height, &block));
+        row_tiles(c, [s0, tiles], &s.queries, a.tile.rows, |c, row, height| a.rows(c, s0, row, height, &block));
     });
-    a.divide(c, s0, s1, s.nan_to_zero);
+    a.divide(c, s0, live, s.nan_to_zero);
+    if lengths {
+        a.clear(c, live, s1);
+    }
     Some(vec![(s.batch.clone(), 1), (s.heads.into(), 1), (s.queries.clone(), ROWS)])
 }
 
@@ -449,6 +476,15 @@ impl Attention {
                 done = end;
             }
         }
+    }
+
+    /// Sets rows of the result to 0.
+    fn clear(&self, c: &mut Ctx, s0: Reg, s1: Reg) {
+        loop_over(c, s0, s1, 1, |c, s| {
+            let at = c.mul_add(self.origin[3], s, &self.y_stride);
+            let (lo, hi) = (c.b.int(0), c.b.int(self.e));
+            zero(c, &Row { lo, hi, len: &self.e.into(), lanes: self.tile.lanes }, self.y, at);
+        });
     }
 
     /// Divides each row of the task by its sum.

@@ -91,6 +91,7 @@ impl Lowering<'_> {
         let bias = operand(l.bias_at()).map(|o| self.arg(o));
         let residual = operand(l.residual_at()).map(|o| self.arg(o));
         let norm = l.gamma_at().map(|i| [self.arg(node.operands[i]), self.arg(node.operands[i + 1])]);
+        let lengths = operand(l.lengths_at()).map(|o| self.arg(o));
         let y = self.define(v)?;
         let spec = gemm::Spec {
             shape: &shape,
@@ -99,9 +100,10 @@ impl Lowering<'_> {
             dtype: DType::F32,
             act: l.act,
             norm: l.norm,
+            matrix_rows: Some(node.ty.shape[node.ty.rank() - 2].clone()),
         };
         let mut c = Ctx::new("linear");
-        let args = gemm::Args { a: (a.arg, a.start), b, bias, residual, norm, y };
+        let args = gemm::Args { a: (a.arg, a.start), b, bias, residual, norm, lengths, y };
         let tasks = gemm(&mut c, self.tile, &spec, args);
         self.step(v, c, tasks)
     }
@@ -140,9 +142,9 @@ impl Lowering<'_> {
             attention::Heads { arg: r.arg, start: r.start, stride: r.stride }
         };
         let (q, k, value) = (heads(self, q), heads(self, k), heads(self, value));
-        let mask = match node.operands.get(3).filter(|_| a.mask) {
+        let mask = match a.mask_at().map(|at| node.operands[at]) {
             None => None,
-            Some(&m) => {
+            Some(m) => {
                 let shape = dims(self, m);
                 let own = strides(&shape).ok_or_else(|| self.overflow(v))?;
                 let one = Dim::constant(1);
@@ -151,9 +153,10 @@ impl Lowering<'_> {
                 Some(attention::Mask { arg: self.arg(m), strides: [next(), next(), next(), next()] })
             }
         };
+        let lengths = a.lengths_at().map(|at| self.arg(node.operands[at]));
         let y = self.define(v)?;
         let mut c = Ctx::new("attention");
-        let args = attention::Args { q, k, v: value, mask, y };
+        let args = attention::Args { q, k, v: value, mask, lengths, y };
         let tasks = attention::attention(&mut c, self.tile, &spec, args);
         self.step(v, c, tasks)
     }

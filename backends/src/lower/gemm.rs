@@ -2,7 +2,8 @@
 //! operand (`[ceil(N/16)][K][16]`, zero-padded, one such block per batch).
 //!
 //! A tile of `rows` × `vectors` registers of results stays in registers while k runs over a block of K; a strip of
-//! the right operand stays in the first cache for all row tiles of a task. Sums run over ascending k, so a result
+//! the right operand stays in the first cache for all row tiles of a task. Tiles of rows without a result are skipped
+//! (`lengths.rs`). Sums run over ascending k, so a result
 //! depends neither on the tile nor on how rows and columns are split into tasks.
 
 use bertc_ir::kernel::{Bin, Elem, Place, Reg};
@@ -10,6 +11,7 @@ use bertc_ir::{CmpOp, DType, Dim, UnaryOp};
 
 use super::ctx::Ctx;
 use super::elementwise;
+use super::lengths::Lengths;
 use super::matmul::{PANEL, Shape, packed_dtype};
 use super::micro::{self, Left, Range, Right, Spot, row_spots, row_tiles, whole_passes};
 use super::nest::loop_over;
@@ -83,6 +85,8 @@ pub struct Spec<'a> {
     pub act: Option<UnaryOp>,
     /// Epsilon of the layer norm.
     pub norm: Option<f32>,
+    /// Rows of each of the matrices that have lengths.
+    pub matrix_rows: Option<Dim>,
 }
 
 /// Memory of operands and result.
@@ -98,6 +102,8 @@ pub struct Args {
     pub residual: Option<Arg>,
     /// Scale and shift of the norm, `[n]` each.
     pub norm: Option<[Arg; 2]>,
+    /// The matrices' lengths.
+    pub lengths: Option<Arg>,
     /// The result.
     pub y: Arg,
 }
@@ -123,6 +129,7 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
         let (gamma, beta) = (c.input(gamma, dtype), c.input(beta, dtype));
         Norm { gamma, beta, eps }
     });
+    let lengths = args.lengths.zip(s.matrix_rows.as_ref()).map(|(arg, rows)| Lengths::bind(c, arg, rows));
     let shape = s.shape;
     let t = c.b.task();
     let (n, k) = (c.dim(&shape.n), c.dim(&shape.k));
@@ -159,8 +166,12 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
             base.b = c.mul_add(base.b, batch, &shape.packed_elements()?);
         }
     }
-    g.block(c, &base, [m0, m1], [n0, n1]);
-    g.finish(c, &base, [m0, m1], [n0, n1], norm.as_ref());
+    let live = match &lengths {
+        Some(l) => l.span(c, [m0, m1], tile.rows),
+        None => [m0, m1],
+    };
+    g.block(c, &base, live, [n0, n1]);
+    g.finish(c, &base, [m0, m1], [n0, n1], norm.as_ref(), lengths.as_ref());
     Some(tasks)
 }
 
@@ -383,32 +394,46 @@ impl Gemm<'_> {
         }
     }
 
-    /// What needs many registers, or whole rows: activation, residual after it, and norm. The task's rows are still in
-    /// cache.
-    fn finish(&self, c: &mut Ctx, base: &Base, [m0, m1]: [Reg; 2], [n0, n1]: [Reg; 2], norm: Option<&Norm>) {
-        let (act, dtype) = (self.spec.act, self.spec.dtype);
-        if act.is_none() && norm.is_none() {
+    /// What needs many registers, or whole rows: activation, residual after it, and norm; and zeros for rows without a
+    /// result. The task's rows are still in cache.
+    fn finish(
+        &self,
+        c: &mut Ctx,
+        base: &Base,
+        [m0, m1]: [Reg; 2],
+        [n0, n1]: [Reg; 2],
+        norm: Option<&Norm>,
+        lengths: Option<&Lengths>,
+    ) {
+        if self.spec.act.is_none() && norm.is_none() && lengths.is_none() {
             return;
         }
         let row = Row { lo: n0, hi: n1, len: &self.spec.shape.n, lanes: self.tile.lanes };
         loop_over(c, m0, m1, 1, |c, r| {
             let offset = c.mul_add(base.y, r, &self.spec.shape.n);
-            if let Some(act) = act {
-                let y = c.b.address(self.y, offset, 0);
-                let residual = self.residual.map(|x| (x, c.b.address(x, offset, 0)));
-                row.each(c, |c, i, lanes| {
-                    let x = c.load_from(self.y, y, i, lanes);
-                    let mut v = elementwise::unary(c, act, dtype, x);
-                    if let Some((residual, at)) = residual {
-                        let x = c.load_from(residual, at, i, lanes);
-                        v = c.b.add(v, x);
-                    }
-                    c.store_from(self.y, y, i, v);
-                });
-            }
-            if let Some(norm) = norm {
-                norm.apply(c, &row, self.y, offset);
+            match lengths {
+                Some(l) => l.row(c, r, &row, self.y, offset, |c| self.finish_row(c, &row, offset, norm)),
+                None => self.finish_row(c, &row, offset, norm),
             }
         });
+    }
+
+    fn finish_row(&self, c: &mut Ctx, row: &Row<'_>, offset: Reg, norm: Option<&Norm>) {
+        if let Some(act) = self.spec.act {
+            let y = c.b.address(self.y, offset, 0);
+            let residual = self.residual.map(|x| (x, c.b.address(x, offset, 0)));
+            row.each(c, |c, i, lanes| {
+                let x = c.load_from(self.y, y, i, lanes);
+                let mut v = elementwise::unary(c, act, self.spec.dtype, x);
+                if let Some((residual, at)) = residual {
+                    let x = c.load_from(residual, at, i, lanes);
+                    v = c.b.add(v, x);
+                }
+                c.store_from(self.y, y, i, v);
+            });
+        }
+        if let Some(norm) = norm {
+            norm.apply(c, row, self.y, offset);
+        }
     }
 }

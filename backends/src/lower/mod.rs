@@ -9,6 +9,7 @@ mod elementwise;
 mod fused;
 mod gather;
 mod gemm;
+mod lengths;
 mod matmul;
 mod micro;
 mod nest;
@@ -523,9 +524,9 @@ impl Lowering<'_> {
         let y = self.define(v)?;
         let mut c = Ctx::new("matmul");
         let row_stride = s.k.clone();
-        let spec = gemm::Spec { shape: &s, shared, row_stride, dtype, act: None, norm: None };
+        let spec = gemm::Spec { shape: &s, shared, row_stride, dtype, act: None, norm: None, matrix_rows: None };
         let a = (left, Dim::constant(0));
-        let args = gemm::Args { a, b: right, bias: None, residual: None, norm: None, y };
+        let args = gemm::Args { a, b: right, bias: None, residual: None, norm: None, lengths: None, y };
         let tile = if dtype == DType::F32 { self.tile } else { self.narrow };
         let tasks = gemm::gemm(&mut c, tile, &spec, args);
         self.step(v, c, tasks)

@@ -132,6 +132,11 @@ impl Case {
         p.buffers.iter().filter(|b| meets(b)).count()
     }
 
+    /// An input of lengths: 0 to 6.
+    fn lengths(&mut self, n: &str) -> ValueId {
+        self.input(DType::I64, &[n])
+    }
+
     /// Compares lowering and evaluator for the graph whose outputs are `outputs`.
     fn check(mut self, outputs: &[ValueId], tolerance: f64) {
         for (i, &o) in outputs.iter().enumerate() {
@@ -330,9 +335,14 @@ fn linears() {
     for (a, b) in [(1, 1), (3, 2), (7, 5)] {
         for (k, n) in [(1, 1), (9, 20), (16, 33), (450, 7)] {
             for act in [None, Some(UnaryOp::Gelu), Some(UnaryOp::Relu)] {
-                for (bias, residual, norm) in
-                    [(false, false, false), (true, false, true), (true, true, false), (true, true, true)]
-                {
+                for (bias, residual, norm, lengths) in [
+                    (false, false, false, false),
+                    (false, false, false, true),
+                    (true, false, true, false),
+                    (true, true, false, false),
+                    (true, true, true, false),
+                    (true, true, true, true),
+                ] {
                     let mut c = Case::new(a, b);
                     let columns = n.to_string();
                     let x = c.input(DType::F32, &["a", "b", &k.to_string()]);
@@ -346,7 +356,10 @@ fn linears() {
                     if norm {
                         operands.extend([c.constant(DType::F32, &[n]), c.constant(DType::F32, &[n])]);
                     }
-                    let l = Linear { trans_b: true, bias, act, residual, norm: norm.then_some(1e-3) };
+                    if lengths {
+                        operands.push(c.lengths("a"));
+                    }
+                    let l = Linear { trans_b: true, bias, act, residual, norm: norm.then_some(1e-3), lengths };
                     let y = c.add(Op::Linear(l), &operands);
                     // A norm of one column divides by the epsilon's root.
                     c.check(&[y], if norm { 1e-3 } else { 1e-5 });
@@ -391,9 +404,12 @@ fn attentions() {
                         c.input(DType::F32, &["a", keys, &he]),
                     ];
                     operands.extend(mask.map(|m| c.input(DType::F32, &m)));
-                    let op = Attention { heads, scale: 0.4, mask: mask.is_some(), nan_to_zero: false };
+                    let mut op = Attention { heads, scale: 0.4, mask: mask.is_some(), ..Attention::default() };
                     let y = c.add(Op::Attention(op), &operands);
-                    c.check(&[y], 1e-5);
+                    op.lengths = true;
+                    operands.push(c.lengths("a"));
+                    let z = c.add(Op::Attention(op), &operands);
+                    c.check(&[y, z], 1e-5);
                 }
             }
         }
@@ -410,7 +426,7 @@ fn attentions_with_masked_rows() {
             let mask = (0..150).map(|i| Scalar::Float(if i < masked { f64::NEG_INFINITY } else { 0.0 }));
             let mask = Tensor::from_scalars(DType::F32, vec![1, 1, 1, 150], mask);
             let mask = c.add(Op::Constant(mask), &[]);
-            let op = Attention { heads: 2, scale: 1.0, mask: true, nan_to_zero };
+            let op = Attention { heads: 2, scale: 1.0, mask: true, nan_to_zero, lengths: false };
             let y = c.add(Op::Attention(op), &[x, x, x, mask]);
             c.check(&[y], 1e-5);
         }
@@ -427,7 +443,7 @@ fn attentions_with_padding() {
             let mask = (0..150).map(|i| Scalar::Float(if (from..to).contains(&i) { fill } else { 0.0 }));
             let mask = Tensor::from_scalars(DType::F32, vec![1, 1, 1, 150], mask);
             let mask = c.add(Op::Constant(mask), &[]);
-            let op = Attention { heads: 2, scale: 1.0, mask: true, nan_to_zero: false };
+            let op = Attention { heads: 2, scale: 1.0, mask: true, ..Attention::default() };
             let y = c.add(Op::Attention(op), &[x, x, x, mask]);
             c.check(&[y], 1e-5);
         }
@@ -441,7 +457,7 @@ fn attention_reads_slices_in_place() {
     let x = c.input(DType::F32, &["a", "b", "24"]);
     let part = |c: &mut Case, i: i64| c.add(Op::Slice { axis: 2, start: (8 * i).into(), len: 8.into(), step: 1 }, &[x]);
     let operands = [part(&mut c, 0), part(&mut c, 1), part(&mut c, 2)];
-    let y = c.add(Op::Attention(Attention { heads: 2, scale: 0.5, mask: false, nan_to_zero: false }), &operands);
+    let y = c.add(Op::Attention(Attention { heads: 2, scale: 0.5, ..Attention::default() }), &operands);
     c.check(&[y], 1e-5);
 }
 

@@ -34,6 +34,10 @@ impl Build {
         self.add(Op::Constant(t), &[])
     }
 
+    fn lengths(&mut self, shape: &[usize], values: &[i64]) -> ValueId {
+        self.add(Op::Constant(Tensor::from_i64(shape.to_vec(), values)), &[])
+    }
+
     fn add(&mut self, op: Op, operands: &[ValueId]) -> ValueId {
         self.0.add(op, operands, &Loc::Unknown).expect("a valid op")
     }
@@ -111,11 +115,11 @@ fn linear() -> Vec<(String, Graph)> {
     let mut graphs = Vec::new();
     for m in [1, 3, 6, 37] {
         for (n, k) in [(1, 1), (20, 7), (64, 64), (130, 450)] {
-            for (act, residual, norm) in [
-                (Some(UnaryOp::Gelu), false, false),
-                (Some(UnaryOp::GeluTanh), true, false),
-                (None, true, true),
-                (Some(UnaryOp::Tanh), false, true),
+            for (act, residual, norm, lengths) in [
+                (Some(UnaryOp::Gelu), false, false, false),
+                (Some(UnaryOp::GeluTanh), true, false, true),
+                (None, true, true, false),
+                (Some(UnaryOp::Tanh), false, true, true),
             ] {
                 let mut b = Build::new();
                 let mut operands = vec![b.input(&[m, k as i64]), b.constant(&[k, n]), b.constant(&[n])];
@@ -125,7 +129,11 @@ fn linear() -> Vec<(String, Graph)> {
                 if norm {
                     operands.extend([b.constant(&[n]), b.constant(&[n])]);
                 }
-                let l = Linear { trans_b: false, bias: true, act, residual, norm: norm.then_some(0.1) };
+                let norm = norm.then_some(0.1);
+                if lengths {
+                    operands.push(b.lengths(&[], &[m / 2]));
+                }
+                let l = Linear { trans_b: false, bias: true, act, residual, norm, lengths };
                 let y = b.add(Op::Linear(l), &operands);
                 b.0.add_output("y", y);
                 graphs.push((format!("linear {m} x {n} x {k} {act:?} {residual} {norm}"), b.0));
@@ -140,15 +148,19 @@ fn attention() -> Vec<(String, Graph)> {
     for (s, t) in [(1, 1), (5, 3), (12, 12), (131, 20), (3, 140)] {
         for (heads, d, e) in [(1, 4, 4), (2, 5, 7), (2, 32, 24)] {
             let mut b = Build::new();
-            let operands = [
+            let mut operands = vec![
                 b.input(&[2, s, heads * d]),
                 b.input(&[2, t, heads * d]),
                 b.input(&[2, t, heads * e]),
                 b.input(&[2, 1, 1, t]),
             ];
-            let a = Attention { heads: heads as usize, scale: 0.3, mask: true, nan_to_zero: false };
+            let mut a = Attention { heads: heads as usize, scale: 0.3, mask: true, ..Attention::default() };
             let y = b.add(Op::Attention(a), &operands);
             b.0.add_output("y", y);
+            a.lengths = true;
+            operands.push(b.lengths(&[2], &[s / 2, s - 1]));
+            let z = b.add(Op::Attention(a), &operands);
+            b.0.add_output("z", z);
             graphs.push((format!("attention {s} x {t}, {heads} heads of {d} and {e}"), b.0));
         }
     }

@@ -31,7 +31,19 @@ pub(super) fn linear(l: &Linear, x: &[&Tensor], shape: &[usize]) -> Vec<u8> {
     if let Some(at) = l.residual_at() {
         y = add(&y, x[at], shape);
     }
-    norm(l.norm, y, &x[l.gamma_at().unwrap_or(x.len())..]).bytes().to_vec()
+    let y = norm(l.norm, y, &x[l.gamma_at().unwrap_or(x.len())..]).bytes().to_vec();
+    cut(y, shape, l.lengths_at().map(|at| x[at]))
+}
+
+/// Rows that are not below their matrix's length become 0.
+fn cut(mut y: Vec<u8>, shape: &[usize], lengths: Option<&Tensor>) -> Vec<u8> {
+    let (Some(lengths), [.., m, n]) = (lengths, shape) else { return y };
+    let row = n * DType::F32.size();
+    for (matrix, length) in y.chunks_exact_mut((m * row).max(1)).zip(lengths.iter()) {
+        let length = length.to_int().clamp(0, *m as i128) as usize;
+        matrix[length * row..].fill(0);
+    }
+    y
 }
 
 /// `[B, S, H·D]` to `[B, H, S, D]`.
@@ -48,16 +60,18 @@ pub(super) fn attention(a: &Attention, x: &[&Tensor]) -> Vec<u8> {
     let scale = Tensor::from_f32(vec![], &[a.scale]);
     let mut s = f32_tensor(&shape, matmul::matmul(true, &q, &k, &shape));
     s = f32_tensor(&shape, elementwise::binary(BinaryOp::Mul, &s, &movement::broadcast(&scale, &shape)));
-    if a.mask {
-        s = add(&s, x[3], &shape);
+    if let Some(at) = a.mask_at() {
+        s = add(&s, x[at], &shape);
     }
     let mut p = f32_tensor(&shape, reduce::softmax(3, &s));
     if a.nan_to_zero {
         let zeroed = f64s(&p).into_iter().map(|v| if v.is_nan() { 0.0 } else { v });
         p = f32_tensor(&shape, put_f64(DType::F32, zeroed));
     }
-    let shape = [rows, &v.shape()[3..]].concat();
-    movement::transpose(&[0, 2, 1, 3], &f32_tensor(&shape, matmul::matmul(false, &p, &v, &shape)))
+    let [b, h, q, e] = [rows[0], rows[1], rows[2], v.shape()[3]];
+    let shape = [b, h, q, e];
+    let y = movement::transpose(&[0, 2, 1, 3], &f32_tensor(&shape, matmul::matmul(false, &p, &v, &shape)));
+    cut(y, &[b, q, h * e], a.lengths_at().map(|at| x[at]))
 }
 
 pub(super) fn sum_norm(n: &SumNorm, x: &[&Tensor], shape: &[usize]) -> Result<Vec<u8>, String> {

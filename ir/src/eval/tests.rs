@@ -337,7 +337,7 @@ fn attention_keeps_heads_apart() {
     let q = f32t(&[1, 1, 2], &[0.0, 2.0 * third]);
     let k = f32t(&[1, 2, 2], &[5.0, 0.0, 7.0, 1.0]);
     let v = f32t(&[1, 2, 4], &[2.0, 0.0, 4.0, 1.0, 4.0, 0.0, 8.0, 5.0]);
-    let a = Attention { heads: 2, scale: 0.5, mask: false, nan_to_zero: false };
+    let a = Attention { heads: 2, scale: 0.5, ..Attention::default() };
     let near = |a: Attention, x: &[&Tensor], want: &[f64]| {
         let y = run(Op::Attention(a), x).to_f64_vec();
         let close = |(x, y): (&f64, &f64)| (x - y).abs() < 1e-6 || x.is_nan() && y.is_nan();

@@ -16,6 +16,12 @@ fn ensure_vector(name: &str, t: &TensorType, n: &Dim, s: &Symbols) -> Result<()>
     })
 }
 
+/// One length a matrix of rows: the dims before the last two of `y`.
+fn ensure_lengths(t: &TensorType, y: &TensorType, s: &Symbols) -> Result<()> {
+    let want = TensorType::new(DType::I64, y.shape[..y.rank() - 2].to_vec());
+    ensure(*t == want, || format!("the lengths must be {}, got {}", want.display(s), t.display(s)))
+}
+
 fn ensure_eps(eps: Option<f32>) -> Result<()> {
     match eps {
         Some(e) if !(e.is_finite() && e >= 0.0) => {
@@ -45,6 +51,9 @@ pub(super) fn linear(l: &Linear, t: &[&TensorType], s: &Symbols) -> Result<Tenso
         ensure_vector("beta", t[at + 1], n, s)?;
     }
     ensure_eps(l.norm)?;
+    if let Some(at) = l.lengths_at() {
+        ensure_lengths(t[at], &y, s)?;
+    }
     Ok(y)
 }
 
@@ -70,8 +79,8 @@ pub(super) fn attention(a: &Attention, t: &[&TensorType], s: &Symbols) -> Result
         format!("k and v differ in length: {} and {}", k.shape[1].display(s), v.shape[1].display(s))
     })?;
     ensure(a.scale.is_finite(), || format!("scale is {}, expected a finite value", a.scale))?;
-    if a.mask {
-        let m = t[3];
+    if let Some(at) = a.mask_at() {
+        let m = t[at];
         ensure_f32(&[("the mask", m)])?;
         let heads = Dim::constant(i64::try_from(a.heads).map_err(|_| "too many heads")?);
         let scores = [q.shape[0].clone(), heads, q.shape[1].clone(), k.shape[1].clone()];
@@ -81,7 +90,11 @@ pub(super) fn attention(a: &Attention, t: &[&TensorType], s: &Symbols) -> Result
             format!("the mask must have rank 4 and broadcast to {}, got {}", scores.display(s), m.display(s))
         })?;
     }
-    Ok(TensorType::new(DType::F32, vec![q.shape[0].clone(), q.shape[1].clone(), v.shape[2].clone()]))
+    let y = TensorType::new(DType::F32, vec![q.shape[0].clone(), q.shape[1].clone(), v.shape[2].clone()]);
+    if let Some(at) = a.lengths_at() {
+        ensure_lengths(t[at], &y, s)?;
+    }
+    Ok(y)
 }
 
 pub(super) fn sum_norm(n: &SumNorm, t: &[&TensorType], s: &Symbols) -> Result<TensorType> {

@@ -9,7 +9,7 @@ pub const ACTIVATIONS: [UnaryOp; 5] =
 /// act(a·b + bias) + residual, optionally layer-normalised over the last axis.
 ///
 /// Operands in order: a `[…, M, K]`; b `[K, N]` (with `trans_b` `[N, K]`); then those that the flags name: bias `[N]`;
-/// residual, of the result's shape `[…, M, N]`; gamma `[N]` and beta `[N]`.
+/// residual, of the result's shape `[…, M, N]`; gamma `[N]` and beta `[N]`; lengths `[…]` (i64).
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Linear {
     /// The matrix is stored transposed.
@@ -22,6 +22,8 @@ pub struct Linear {
     pub residual: bool,
     /// The epsilon of the layer norm, if there is one.
     pub norm: Option<f32>,
+    /// Row m of a matrix is 0, whatever its operands, where m is not below the matrix's length.
+    pub lengths: bool,
 }
 
 impl Linear {
@@ -40,17 +42,23 @@ impl Linear {
         self.norm.map(|_| 2 + usize::from(self.bias) + usize::from(self.residual))
     }
 
+    /// Position of the lengths.
+    pub fn lengths_at(&self) -> Option<usize> {
+        self.lengths.then(|| self.arity() - 1)
+    }
+
     /// Number of operands.
     pub fn arity(&self) -> usize {
-        2 + usize::from(self.bias) + usize::from(self.residual) + 2 * usize::from(self.norm.is_some())
+        let flags = [self.bias, self.residual, self.lengths].map(usize::from);
+        2 + flags.iter().sum::<usize>() + 2 * usize::from(self.norm.is_some())
     }
 }
 
 /// softmax(scale·q·kᵀ + mask)·v for each head; the heads lie side by side in the last axis.
 ///
 /// Operands: q `[B, S, H·D]`, k `[B, T, H·D]`, v `[B, T, H·E]`, and with `mask` an additive mask of rank 4 that
-/// broadcasts to `[B, H, S, T]`. Result `[B, S, H·E]`.
-#[derive(Clone, Copy, PartialEq, Debug)]
+/// broadcasts to `[B, H, S, T]`, and with `lengths` `[B]` (i64). Result `[B, S, H·E]`.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Attention {
     /// Number of heads H.
     pub heads: usize,
@@ -60,12 +68,24 @@ pub struct Attention {
     pub mask: bool,
     /// Probabilities that are NaN, which is the row's scores all being -∞, count as 0. Otherwise such a row is NaN.
     pub nan_to_zero: bool,
+    /// Row s of the result is 0, whatever the operands, where s is not below the batch's length.
+    pub lengths: bool,
 }
 
 impl Attention {
+    /// Position of the mask.
+    pub fn mask_at(&self) -> Option<usize> {
+        self.mask.then_some(3)
+    }
+
+    /// Position of the lengths.
+    pub fn lengths_at(&self) -> Option<usize> {
+        self.lengths.then(|| self.arity() - 1)
+    }
+
     /// Number of operands.
     pub fn arity(&self) -> usize {
-        3 + usize::from(self.mask)
+        3 + usize::from(self.mask) + usize::from(self.lengths)
     }
 }
 
@@ -111,6 +131,8 @@ mod tests {
         assert_eq!((l.bias_at(), l.residual_at(), l.gamma_at(), l.arity()), (Some(2), Some(3), Some(4), 6));
         let l = Linear { norm: Some(0.0), ..Linear::default() };
         assert_eq!((l.bias_at(), l.residual_at(), l.gamma_at(), l.arity()), (None, None, Some(2), 4));
+        let l = Linear { residual: true, lengths: true, ..l };
+        assert_eq!((l.residual_at(), l.gamma_at(), l.lengths_at(), l.arity()), (Some(2), Some(3), Some(5), 6));
         let s = SumNorm { tables: 2, addends: 1, norm: Some(0.0) };
         assert_eq!((s.addends_at(), s.gamma_at(), s.arity()), (4, Some(5), 7));
         // A count from a text may be anything.

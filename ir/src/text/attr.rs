@@ -107,6 +107,7 @@ pub(super) fn attrs(op: &Op) -> Vec<(&'static str, Attr)> {
             v.extend(l.act.map(|a| ("act", Attr::Unary(a))));
             v.push(("residual", Attr::Bool(l.residual)));
             v.extend(l.norm.map(|e| ("norm", Attr::Float(e))));
+            v.push(("lengths", Attr::Bool(l.lengths)));
             v
         }
         Op::Attention(a) => vec![
@@ -114,6 +115,7 @@ pub(super) fn attrs(op: &Op) -> Vec<(&'static str, Attr)> {
             ("scale", Attr::Float(a.scale)),
             ("mask", Attr::Bool(a.mask)),
             ("nan_to_zero", Attr::Bool(a.nan_to_zero)),
+            ("lengths", Attr::Bool(a.lengths)),
         ],
         Op::SumNorm(n) => {
             let mut v = vec![("tables", Attr::Int(n.tables)), ("addends", Attr::Int(n.addends))];
@@ -210,13 +212,15 @@ pub(super) fn build(name: &str, a: &mut Attrs) -> Result<Op, String> {
                 Some(_) => return Err("attribute 'act' must be an elementwise op".to_string()),
             };
             let (trans_b, bias, residual) = (a.flag("trans_b"), a.flag("bias"), a.flag("residual"));
-            Op::Linear(Linear { trans_b, bias, act, residual, norm: a.norm()? })
+            let lengths = a.flag("lengths");
+            Op::Linear(Linear { trans_b, bias, act, residual, norm: a.norm()?, lengths })
         }
         "attention" => Op::Attention(Attention {
             heads: a.int("heads")?,
             scale: a.float("scale")?,
             mask: a.flag("mask"),
             nan_to_zero: a.flag("nan_to_zero"),
+            lengths: a.flag("lengths"),
         }),
         "sum_norm" => Op::SumNorm(SumNorm { tables: a.int("tables")?, addends: a.int("addends")?, norm: a.norm()? }),
         _ => {
