@@ -117,6 +117,22 @@ impl Graph {
         self.outputs.push(Port { name: name.into(), value });
     }
 
+    /// Makes output `index` be `value`; other users of what it was keep that.
+    ///
+    /// # Errors
+    /// There is no such output, or the types differ; nothing is changed then.
+    pub fn set_output(&mut self, index: usize, value: ValueId) -> Result<(), Diag> {
+        let Some(old) = self.outputs.get(index).map(|o| o.value) else {
+            return Err(Diag::new(format!("there is no output {index}")));
+        };
+        if self.ty(old) != self.ty(value) {
+            let (a, b) = (self.ty(old).display(&self.symbols), self.ty(value).display(&self.symbols));
+            return Err(Diag::new(format!("output {index} is of type {a}, not {b}")));
+        }
+        self.outputs[index].value = value;
+        Ok(())
+    }
+
     /// Inputs in order.
     pub fn inputs(&self) -> &[Port] {
         &self.inputs

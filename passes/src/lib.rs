@@ -28,6 +28,7 @@ mod pipeline;
 pub mod registry;
 #[cfg(test)]
 mod remarks_tests;
+mod skip_padding;
 mod slice_early;
 mod step;
 #[cfg(test)]

@@ -23,7 +23,8 @@ const FUSION: [&str; 8] = [
 /// The fusion passes with the rounds of simplification around them.
 pub fn fusion() -> Vec<&'static str> {
     let rounds = || std::iter::repeat_n(ROUND, ROUNDS).flatten();
-    rounds().chain(FUSION).chain(rounds()).collect()
+    // Masks are followed through what the rounds leave of them.
+    rounds().chain(FUSION).chain(rounds()).chain(["skip-padding"]).chain(rounds()).collect()
 }
 
 /// The passes of `-O<opt_level>`, in order.

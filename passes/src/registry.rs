@@ -13,6 +13,7 @@ use crate::fuse_linear::FuseLinear;
 use crate::legalise::Legalise;
 use crate::merge_qkv::MergeQkv;
 use crate::pass::Pass;
+use crate::skip_padding::SkipPadding;
 use crate::slice_early::SliceEarly;
 
 /// One row of the table.
@@ -37,6 +38,7 @@ pub const PASSES: &[Entry] = &[
     Entry { pass: &FuseLinear, doc: "join a product with its bias, activation, residual and layer norm" },
     Entry { pass: &Legalise, doc: "spell out what the backend doesn't do implicitly: batch broadcasts of matmul" },
     Entry { pass: &MergeQkv, doc: "make products of one operand with several matrices one product" },
+    Entry { pass: &SkipPadding, doc: "leave out rows of padding that no output depends on" },
     Entry { pass: &SliceEarly, doc: "compute only the rows of products and attentions that are read" },
 ];
 

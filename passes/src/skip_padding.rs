@@ -17,7 +17,7 @@
 //! with a mask that is 0 there (mean pooling), the branch that a select doesn't take there (max pooling), and a first row.
 //! Rows of `linear` and `attention` that are needed up to the length only become 0 behind it.
 //!
-//! Exact for finite values, unless `outputs` is set. Then outputs with a row for each token are needed up to the length
+//! Exact for finite values, unless the option `outputs` is 1. Then outputs with a row for each token are needed up to the length
 //! only, and are 0 behind it; and a mask of -10000 counts as one that takes probabilities to 0, which it does for
 //! scores up to 4000.
 //!
@@ -27,28 +27,35 @@
 mod demand;
 mod padding;
 
-use bertc_ir::{CmpOp, DType, Diag, Dim, Graph, Loc, Op, ReduceOp, Scalar, TensorType, ValueId};
+use bertc_ir::{BinaryOp, CmpOp, DType, Diag, Dim, Graph, Loc, Op, ReduceOp, Scalar, Tensor, TensorType, ValueId};
 
 use self::demand::{Rows, demands, is_tokenwise};
 use self::padding::Padding;
 use crate::build;
-use crate::pass::{Pass, PassContext};
-use crate::pattern::remark;
+use crate::pass::{Pass, PassContext, PassOption};
+use crate::pattern::{applied, remark};
 
 /// The pass.
-pub struct SkipPadding {
-    /// Whether padding of outputs may be 0.
-    pub outputs: bool,
-}
+pub struct SkipPadding;
+
+/// Whether padding of outputs may be 0.
+const OUTPUTS: PassOption =
+    PassOption { name: "outputs", doc: "1: outputs are 0 at padding, whatever the model makes of it", default: 0 };
 
 impl Pass for SkipPadding {
     fn name(&self) -> &'static str {
-        if self.outputs { "skip-padding-outputs" } else { "skip-padding" }
+        "skip-padding"
+    }
+
+    fn options(&self) -> &'static [PassOption] {
+        &[OUTPUTS]
     }
 
     fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
+        // Dead users would look like real ones.
         g.remove_dead();
-        let limit = if self.outputs { padding::ABOUT_ZERO } else { padding::EXACTLY_ZERO };
+        let zero_outputs = ctx.option(&OUTPUTS) != 0;
+        let limit = if zero_outputs { padding::ABOUT_ZERO } else { padding::EXACTLY_ZERO };
         let mut found = None;
         for v in g.topo() {
             let Op::Attention(a) = g.op(v) else { continue };
@@ -58,13 +65,12 @@ impl Pass for SkipPadding {
             }
         }
         let Some((first, padding)) = found else { return Ok(false) };
-        let needed = demands(g, &padding, limit, self.outputs);
+        let needed = demands(g, &padding, zero_outputs);
         let live = |v: &ValueId| needed.get(v) == Some(&Rows::Live);
         let cut: Vec<ValueId> = g.topo().into_iter().filter(|v| can_cut(g, &padding, *v) && live(v)).collect();
-        let outputs: Vec<ValueId> = match self.outputs {
-            true => g.outputs().iter().map(|o| o.value).filter(|v| is_tokenwise(g, &padding, *v)).collect(),
-            false => Vec::new(),
-        };
+        let mut outputs: Vec<(usize, ValueId)> = g.outputs().iter().map(|o| o.value).enumerate().collect();
+        // What is cut is 0 at padding by itself.
+        outputs.retain(|(_, v)| zero_outputs && !cut.contains(v) && is_tokenwise(g, &padding, *v));
         if cut.is_empty() && outputs.is_empty() {
             remark(g, ctx, self.name(), first, "every row is read, also those of padding");
             return Ok(false);
@@ -72,6 +78,7 @@ impl Pass for SkipPadding {
         let loc = g.node(first).loc.clone();
         let Some(lengths) = lengths(g, &padding, &loc) else { return Ok(false) };
         for v in cut {
+            applied(g, ctx, self.name(), v, "rows of padding are not computed");
             let mut node = g.node(v).clone();
             node.operands.push(lengths);
             match &mut node.op {
@@ -82,11 +89,9 @@ impl Pass for SkipPadding {
             let new = g.add(node.op, &node.operands, &node.loc)?;
             g.replace(v, new)?;
         }
-        for v in outputs {
-            // Its own producer may have been replaced.
-            let Some(v) = g.outputs().iter().map(|o| o.value).find(|&o| o == v) else { continue };
+        for (i, v) in outputs {
             if let Some(new) = cleared(g, &padding, v, lengths) {
-                g.replace(v, new)?;
+                g.set_output(i, new)?;
             }
         }
         g.remove_dead();
@@ -105,7 +110,7 @@ fn can_cut(g: &Graph, p: &Padding, v: ValueId) -> bool {
 }
 
 fn constant(g: &mut Graph, dtype: DType, value: Scalar, loc: &Loc) -> Option<ValueId> {
-    g.add_const(bertc_ir::Tensor::scalar(dtype, value), loc).ok()
+    g.add_const(Tensor::scalar(dtype, value), loc).ok()
 }
 
 /// The lengths, i64 `[batch]`.
@@ -130,17 +135,14 @@ fn lengths(g: &mut Graph, p: &Padding, loc: &Loc) -> Option<ValueId> {
     let limit = constant(g, DType::F32, Scalar::Float(p.limit), loc)?;
     let usable = build::add(g, Op::Compare(CmpOp::Gt), &[best, limit], loc)?;
     let some = build::add(g, Op::Compare(CmpOp::Gt), &[last, none], loc)?;
-    let both = build::add(g, Op::Binary(bertc_ir::BinaryOp::And), &[some, usable], loc)?;
+    let both = build::add(g, Op::Binary(BinaryOp::And), &[some, usable], loc)?;
     let whole = build::add(g, Op::Dim(p.seq.clone()), &[], loc)?;
     build::add(g, Op::Select, &[both, last, whole], loc)
 }
 
-/// `v` with zeros at padding, unless its op does that by itself.
+/// `v` with zeros at padding.
 fn cleared(g: &mut Graph, p: &Padding, v: ValueId, lengths: ValueId) -> Option<ValueId> {
     let (node, loc) = (g.node(v).clone(), g.node(v).loc.clone());
-    if matches!(node.op, Op::Linear(bertc_ir::Linear { lengths: true, .. })) {
-        return None;
-    }
     let positions = Op::Iota { len: p.seq.clone(), start: 0.into(), step: 1.into() };
     let positions = build::add(g, positions, &[], &loc)?;
     let lengths = build::reshape(g, lengths, vec![p.batch.clone(), 1.into()], &loc)?;

@@ -16,7 +16,7 @@ pub enum Rows {
 }
 
 /// What the graph needs of each value. `outputs`: of outputs with a row for each token, only the rows of tokens.
-pub fn demands(g: &Graph, p: &Padding, limit: f64, outputs: bool) -> HashMap<ValueId, Rows> {
+pub fn demands(g: &Graph, p: &Padding, outputs: bool) -> HashMap<ValueId, Rows> {
     let mut needed: HashMap<ValueId, Rows> = HashMap::new();
     let mut need = |v: ValueId, rows: Rows| {
         let r = needed.entry(v).or_insert(rows);
@@ -34,7 +34,7 @@ pub fn demands(g: &Graph, p: &Padding, limit: f64, outputs: bool) -> HashMap<Val
             let of_operand = match rowwise(g, p, v, i) {
                 true if ignores(g, p, v, i) => Rows::Live,
                 true => rows,
-                false if reads_tokens_only(g, p, v, i, limit) => Rows::Live,
+                false if reads_tokens_only(g, p, v, i) => Rows::Live,
                 false => Rows::All,
             };
             need(o, of_operand);
@@ -88,21 +88,39 @@ fn rowwise(g: &Graph, p: &Padding, v: ValueId, i: usize) -> bool {
 fn ignores(g: &Graph, p: &Padding, v: ValueId, i: usize) -> bool {
     let other = |j: usize| g.operands(v)[j];
     match g.op(v) {
-        Op::Binary(BinaryOp::Mul) => p.at_padding(g, other(1 - i)).is_some_and(|z| z.to_f64() == 0.0),
+        Op::Binary(BinaryOp::Mul) => {
+            stays_finite(g, other(i)) && p.at_padding(g, other(1 - i)).is_some_and(|z| z.to_f64() == 0.0)
+        }
         Op::Select => i > 0 && is_bool(p, g, other(0), i == 2),
         _ => false,
     }
 }
 
+/// Whether rows of 0 that the pass makes leave `v` finite.
+fn stays_finite(g: &Graph, mut v: ValueId) -> bool {
+    use bertc_ir::UnaryOp::{Abs, Erf, Gelu, GeluTanh, Neg, Relu, Sigmoid, Tanh};
+    while let Op::Reshape { .. }
+    | Op::Transpose { .. }
+    | Op::Broadcast { .. }
+    | Op::Slice { .. }
+    | Op::Unary(Abs | Erf | Gelu | GeluTanh | Neg | Relu | Sigmoid | Tanh) = g.op(v)
+    {
+        v = g.operands(v)[0];
+    }
+    // A layer norm of zeros divides by the root of its epsilon; the one inside a linear is not computed.
+    matches!(g.op(v), Op::Linear(_) | Op::Attention(_) | Op::SumNorm(bertc_ir::SumNorm { norm: None, .. }))
+}
+
 /// Whether `v`, which mixes rows of operand `i`, reads those of tokens only.
-fn reads_tokens_only(g: &Graph, p: &Padding, v: ValueId, i: usize, limit: f64) -> bool {
+fn reads_tokens_only(g: &Graph, p: &Padding, v: ValueId, i: usize) -> bool {
     if !p.is_rows(g, g.operands(v)[i]) {
         return false;
     }
     match g.op(v) {
         // Keys and values, and then the scores of padding are masked.
         Op::Attention(a) if i == 1 || i == 2 => {
-            Padding::of(g, v, *a, limit).is_ok_and(|own| own.input == p.input && own.mask == p.mask)
+            let own = Padding::of(g, v, *a, p.limit);
+            own.is_ok_and(|own| own.input == p.input && own.mask == p.mask) && stays_finite(g, g.operands(v)[i])
         }
         // Lengths are at least 1.
         Op::Slice { axis: 1, start, len, .. } => start.as_const() == Some(0) && len.as_const() == Some(1),

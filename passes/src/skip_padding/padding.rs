@@ -111,8 +111,7 @@ fn follow(
             };
             return follow(g, infos, o, below, depth - 1);
         }
-        Op::Slice { axis, start, len, step: 1 } if !axes.contains(&Some(*axis)) || *len == g.ty(node.operands[0]).shape[*axis] => {
-            let _ = start;
+        Op::Slice { axis, .. } if !axes.contains(&Some(*axis)) => {
             return follow(g, infos, node.operands[0], axes, depth - 1);
         }
         op => return Err(format!("'{}' in the mask isn't elementwise", op.name())),
