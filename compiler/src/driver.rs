@@ -188,7 +188,7 @@ fn hash(path: &Path, graph: &Graph, target: &Target, o: &CompileOptions) -> Resu
     for text in [&o.name, &target.triple.to_string(), &target.cpu] {
         part(text.as_bytes());
     }
-    part(&[o.opt_level, u8::from(target.emitter == Emitter::Clif)]);
+    part(&[o.opt_level, u8::from(target.emitter == Emitter::Clif), u8::from(o.skip_padding)]);
     part(format!("{:?}", o.dims).as_bytes());
     part(format!("{:?}", o.shapes).as_bytes());
     if let Some(passes) = &o.passes {

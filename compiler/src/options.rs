@@ -24,6 +24,8 @@ pub struct CompileOptions {
     pub name: String,
     /// Verify the tensor IR after each pass.
     pub verify_each: bool,
+    /// Outputs are 0 at padding, which is then not computed. An error if the model has no padding to skip.
+    pub skip_padding: bool,
     /// Passes that run in place of those of `opt_level`, as text.
     pub passes: Option<String>,
     /// What to show of the passes.
@@ -100,6 +102,7 @@ impl Default for CompileOptions {
             shapes: Vec::new(),
             name: "bert".into(),
             verify_each: false,
+            skip_padding: false,
             passes: None,
             watch: Watch::default(),
         }

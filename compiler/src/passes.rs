@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use bertc_ir::{Diag, Graph, Loc};
+use bertc_ir::{Diag, Graph, Loc, Op};
 use bertc_passes::registry::Entry;
 use bertc_passes::{Failure, FailureKind, Step, parse, run_steps, unknown};
 
@@ -17,7 +17,7 @@ use crate::reproducer::{self, Crash};
 /// # Errors
 /// Everything that is wrong with the flags.
 pub fn steps(options: &CompileOptions, table: &'static [Entry], legal: bool) -> Result<Vec<Step>, Vec<Diag>> {
-    let steps = match &options.passes {
+    let mut steps = match &options.passes {
         Some(text) => {
             let mut steps =
                 parse(text, table).map_err(|e| e.into_iter().map(|d| in_flag(d, text)).collect::<Vec<_>>())?;
@@ -31,11 +31,23 @@ pub fn steps(options: &CompileOptions, table: &'static [Entry], legal: bool) -> 
             names.iter().map(|n| Step::named(n, table)).collect::<Result<_, _>>().map_err(|d| vec![d])?
         }
     };
-    let wrong = check_names(options, &steps, table);
+    let mut wrong = check_names(options, &steps, table);
+    if options.skip_padding {
+        match steps.iter_mut().find(|s| s.pass.name() == SKIP_PADDING) {
+            Some(step) => step.options.push((OUTPUTS, 1)),
+            None => {
+                let d = Diag::new(format!("--skip-padding: the pass '{SKIP_PADDING}' is not among those that run"));
+                wrong.push(d.note("it is with -O2 and -O3, where --passes doesn't say otherwise"));
+            }
+        }
+    }
     if wrong.is_empty() { Ok(steps) } else { Err(wrong) }
 }
 
 const LEGALISE: &str = "legalise";
+/// The pass that `--skip-padding` is for, and its option.
+const SKIP_PADDING: &str = "skip-padding";
+const OUTPUTS: &str = "outputs";
 
 /// A diagnostic about a flag's text, with the place in it.
 fn in_flag(d: Diag, text: &str) -> Diag {
@@ -93,8 +105,20 @@ pub fn run(
     let stopped = watcher.finish();
     progress.add_passes(&watcher.rows);
     match result {
+        Ok(()) if options.skip_padding && !stopped && !g.topo().into_iter().any(|v| leaves_rows_out(g.op(v))) => {
+            let d = Diag::new("--skip-padding: the model has no attention mask that tells tokens from padding");
+            Err(vec![d.note("--explain says what was found of each attention")])
+        }
         Ok(()) => Ok(stopped),
         Err(f) => Err(vec![failed(&f, options)]),
+    }
+}
+
+fn leaves_rows_out(op: &Op) -> bool {
+    match op {
+        Op::Linear(l) => l.lengths,
+        Op::Attention(a) => a.lengths,
+        _ => false,
     }
 }
 

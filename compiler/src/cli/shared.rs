@@ -30,6 +30,9 @@ pub struct PassArgs {
     /// Optimise: 0 lowers only, 1 simplifies, 2 and 3 also fuse and tune as far as passes exist
     #[arg(short = 'O', value_name = "LEVEL", value_parser = parse_opt_level, default_value_t = DEFAULT_OPT_LEVEL)]
     pub opt_level: u8,
+    /// Don't compute padding: outputs with a row for each token are 0 from behind the last token on
+    #[arg(long)]
+    pub skip_padding: bool,
     /// Run these passes in place of those of -O: a,b{option=1;other=2},c
     #[arg(long, value_name = "LIST")]
     pub passes: Option<String>,
@@ -93,6 +96,7 @@ impl PassArgs {
     pub fn apply(self, options: &mut CompileOptions) {
         options.opt_level = self.opt_level;
         options.verify_each = self.verify_each || cfg!(debug_assertions);
+        options.skip_padding = self.skip_padding;
         options.passes = self.passes;
         options.watch = Watch {
             print_before: self.print_ir_before,
