@@ -1,10 +1,15 @@
-//! What a graph costs to run: its multiply-adds, as a polynomial of its dims.
+//! What a graph costs to run: its multiply-adds, its elementwise work and its constants, as polynomials of its dims.
 //!
 //! Counted are the products: `matmul` and `linear` M·K·N, `attention` B·H·S·T·(D + E) in the names of
 //! [`crate::op::Attention`]. Everything else counts 0, because its work grows with the elements alone. So the count of a
 //! graph is that of the model it computes, fused or not, unless a pass removes products.
+//!
+//! [`Work`] adds what a rewrite of arithmetic needs to know: the elements that elementwise ops write, and the bytes of
+//! constants. Fused ops count as their products; what they do on the way is free.
 
-use crate::dims::Dim;
+use std::collections::BTreeSet;
+
+use crate::dims::{Dim, Symbols};
 use crate::graph::{Graph, ValueId};
 use crate::op::Op;
 
@@ -26,6 +31,71 @@ pub fn multiply_adds_of(g: &Graph, v: ValueId) -> Option<Dim> {
         }
         _ => Some(Dim::default()),
     }
+}
+
+/// What some values cost.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Work {
+    /// Multiply-adds of products and elements of elementwise ops.
+    pub steps: Dim,
+    /// Bytes of constants.
+    pub bytes: u64,
+    /// Values that are computed at run time.
+    pub ops: usize,
+}
+
+impl Work {
+    /// The cost of `values`; `None` on overflow.
+    pub fn of(g: &Graph, values: impl IntoIterator<Item = ValueId>) -> Option<Work> {
+        let mut sum = Work::default();
+        for v in values {
+            match g.op(v) {
+                Op::Constant(t) => sum.bytes = sum.bytes.checked_add(t.bytes().len() as u64)?,
+                Op::Input { .. } => {}
+                op => {
+                    sum.ops += 1;
+                    let steps = match op {
+                        Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => {
+                            Dim::product(&g.ty(v).shape)?
+                        }
+                        _ => multiply_adds_of(g, v)?,
+                    };
+                    sum.steps = sum.steps.add(&steps)?;
+                }
+            }
+        }
+        Some(sum)
+    }
+}
+
+/// The values that exist for `v` alone: `v`, and what nothing but those values uses. Inputs are not among them, nor
+/// are outputs other than `v`.
+pub fn exclusive(g: &Graph, v: ValueId) -> BTreeSet<ValueId> {
+    let mut all = BTreeSet::from([v]);
+    let mut stack = vec![v];
+    while let Some(x) = stack.pop() {
+        for &o in g.operands(x) {
+            let kept = g.is_output(o) || matches!(g.op(o), Op::Input { .. });
+            if !kept && !all.contains(&o) && g.users(o).iter().all(|u| all.contains(u)) {
+                all.insert(o);
+                stack.push(o);
+            }
+        }
+    }
+    all
+}
+
+/// Whether `a >= b` for all dims in range; `false` means "not proven". Proves more than [`Dim::proven_ge`]: with every
+/// symbol written as its smallest value and a rest, no coefficient of the difference is negative.
+pub fn never_less(a: &Dim, b: &Dim, symbols: &Symbols) -> bool {
+    let proof = || {
+        let mut d = a.sub(b)?;
+        for (id, s) in symbols.iter() {
+            d = d.substitute(id, &Dim::symbol(id).add(&s.min.max(0).into())?)?;
+        }
+        Some(d.iter().all(|(c, _)| c >= 0))
+    };
+    a.proven_ge(b, symbols) || proof().unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -103,5 +173,35 @@ mod tests {
         let (mut g, x) = input(|b, _| vec![b, 3.into(), huge.into()]);
         g.matmul(x, x, true);
         assert_eq!(multiply_adds(&g.0), None);
+    }
+
+    #[test]
+    fn work_counts_what_a_value_has_for_itself() {
+        let (mut g, x) = input(|b, s| vec![b, s, 4.into()]);
+        let w = g.weights(4, 8);
+        let product = g.matmul(x, w, false);
+        let bias = g.weights(1, 8);
+        let sum = g.0.add(Op::Binary(crate::op::BinaryOp::Add), &[product, bias], &Loc::Unknown).unwrap();
+        let other = g.0.add(Op::Unary(UnaryOp::Exp), &[product], &Loc::Unknown).unwrap();
+        assert_eq!(exclusive(&g.0, sum), BTreeSet::from([sum, bias]));
+        g.0.add_output("sum", sum);
+        let work = Work::of(&g.0, exclusive(&g.0, sum)).unwrap();
+        assert_eq!((work.steps.eval(&[2, 3]), work.bytes, work.ops), (Some(48), 32, 1));
+        g.0.replace(other, sum).unwrap();
+        g.0.remove_dead();
+        let all = exclusive(&g.0, sum);
+        assert_eq!(all, BTreeSet::from([product, w, sum, bias]));
+        assert_eq!(Work::of(&g.0, all).unwrap().steps.eval(&[2, 3]), Some(48 + 6 * 32));
+    }
+
+    #[test]
+    fn less_is_proven_from_the_smallest_dims() {
+        let mut s = Symbols::default();
+        let (b, q) = (Dim::symbol(s.intern("batch", 1, 64)), Dim::symbol(s.intern("seq", 1, 512)));
+        let both = b.mul(&q).unwrap();
+        assert!(!both.proven_ge(&q, &s) && never_less(&both, &q, &s) && never_less(&both, &b, &s));
+        assert!(!never_less(&q, &both, &s) && !never_less(&b, &q, &s));
+        let zero = Dim::symbol(s.intern("zero", 0, 3));
+        assert!(!never_less(&zero.mul(&q).unwrap(), &q, &s));
     }
 }

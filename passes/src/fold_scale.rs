@@ -2,7 +2,6 @@
 //!
 //! - A product or quotient of a `linear` with a number, or with one number a column, goes into its matrix and bias.
 //! - The scale of an attention goes into the matrix and bias of the `linear` that makes its queries.
-//! - `(x + c) + d` becomes `x + (c + d)`, and `(x · c) · d` becomes `x · (c · d)`.
 //!
 //! A rewrite is taken where it removes an op (or a factor) from run time. Its price is a copy of the matrix in the
 //! compiled model, shared by all products that scale it alike; it is not paid for a matrix that something else than
@@ -10,13 +9,12 @@
 
 use std::collections::BTreeMap;
 
-use bertc_ir::eval::eval_op;
-use bertc_ir::infer::infer;
-use bertc_ir::{Attention, BinaryOp, DType, Diag, Graph, Loc, Op, Scalar, Tensor, ValueId};
+use bertc_ir::{Attention, BinaryOp, DType, Diag, Graph, Op, Scalar, Tensor, ValueId};
 
 use crate::linear::Parts;
 use crate::pass::{Pass, PassContext};
 use crate::pattern::{Rewrite, either, rewrite_as, scalar, single_user, vector};
+use crate::reassociate::constants::constant;
 
 /// The pass.
 pub struct FoldScale;
@@ -29,11 +27,7 @@ impl Pass for FoldScale {
     fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
         let mut copies = Copies::default();
         rewrite_as(g, ctx, self.name(), "folded into", |g, v| match *g.op(v) {
-            Op::Binary(op @ (BinaryOp::Mul | BinaryOp::Div)) => match after_linear(g, &mut copies, v, op)? {
-                None if op == BinaryOp::Mul => Ok(chain(g, v, op)),
-                other => Ok(other),
-            },
-            Op::Binary(BinaryOp::Add) => Ok(chain(g, v, BinaryOp::Add)),
+            Op::Binary(op @ (BinaryOp::Mul | BinaryOp::Div)) => after_linear(g, &mut copies, v, op),
             Op::Attention(a) if a.scale != 1.0 => queries(g, &mut copies, v, a),
             _ => Ok(None),
         })
@@ -43,23 +37,6 @@ impl Pass for FoldScale {
 /// Scaled constants by what they are made of, so that equal ones are one. Live as long as a user is.
 #[derive(Default)]
 struct Copies(BTreeMap<(ValueId, Vec<u8>, bool), ValueId>);
-
-/// `op` of two constants, if all of the result is finite.
-fn constant(op: BinaryOp, x: &Tensor, y: &Tensor) -> Option<Tensor> {
-    let ty = |t: &Tensor| {
-        let shape = t.shape().iter().map(|&d| i64::try_from(d).map(Into::into)).collect::<Result<_, _>>().ok()?;
-        Some(bertc_ir::TensorType::new(t.dtype(), shape))
-    };
-    let op = Op::Binary(op);
-    let result = infer(&op, &[&ty(x)?, &ty(y)?], &bertc_ir::Symbols::default()).ok()?;
-    let t = eval_op(&op, &result, &[], &[x, y]).ok()?;
-    let finite = |s: Scalar| match s {
-        Scalar::Float(f) => f.is_finite(),
-        Scalar::Int(_) => true,
-    };
-    let all = t.iter().all(finite);
-    all.then_some(t)
-}
 
 impl Copies {
     /// `c op factor`; the factor is a number or has one element a column, which are `c`'s rows where `rows` says so.
@@ -145,33 +122,4 @@ fn queries(g: &mut Graph, copies: &mut Copies, v: ValueId, a: Attention) -> Rewr
     operands[0] = q;
     let op = Op::Attention(Attention { scale: 1.0, ..a });
     g.add(op, &operands, &node.loc).map(Some).map_err(|d| d.message)
-}
-
-/// Two constants in a row, of one op.
-fn chain(g: &mut Graph, v: ValueId, op: BinaryOp) -> Option<ValueId> {
-    let dtype = g.ty(v).dtype;
-    // Narrow floats round after each step, which the model may rely on.
-    if dtype != DType::F32 && dtype != DType::F64 && !dtype.is_int() {
-        return None;
-    }
-    let outer: Vec<_> = either(g, v, op).collect();
-    for (inner, d) in outer {
-        let Some(second) = g.as_const(d).cloned() else { continue };
-        if g.as_const(inner).is_some() || single_user(g, inner) != Some(v) {
-            continue;
-        }
-        let found = either(g, inner, op).find_map(|(x, c)| g.as_const(c).map(|t| (x, t.clone())));
-        let Some((x, first)) = found else { continue };
-        let Some(both) = constant(op, &first, &second) else { continue };
-        if both.bytes().len() > first.bytes().len().max(second.bytes().len()) {
-            continue;
-        }
-        let loc: Loc = g.node(v).loc.clone();
-        let c = g.add_const(both, &loc).ok()?;
-        let new = g.add(Op::Binary(op), &[x, c], &loc).ok()?;
-        if g.ty(new) == g.ty(v) {
-            return Some(new);
-        }
-    }
-    None
 }

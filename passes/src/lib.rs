@@ -25,6 +25,7 @@ mod merge_qkv;
 mod pass;
 mod pattern;
 mod pipeline;
+mod reassociate;
 pub mod registry;
 #[cfg(test)]
 mod remarks_tests;

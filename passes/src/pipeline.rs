@@ -7,13 +7,16 @@ const ROUND: [&str; 4] = ["fold-constants", "canonicalise", "cse", "dce"];
 /// A bound on the rounds: each pass iterates to its own fixpoint, so few rounds reach the common one.
 const ROUNDS: usize = 4;
 
-/// What fusion does, in order. Scales go into weights, and slices before products, while those are apart; layer norms
+/// What fusion does, in order. Arithmetic is reassociated once norms, gelu and attention are out of its way, for what
+/// products take up, and again for products of products. Scales go into weights, and slices before products, while those are apart; layer norms
 /// that no product takes up become sums of terms.
-const FUSION: [&str; 8] = [
+const FUSION: [&str; 10] = [
     "fuse-layer-norm",
     "fuse-gelu",
     "fuse-attention",
+    "reassociate",
     "fuse-linear",
+    "reassociate",
     "fold-scale",
     "slice-early",
     "fuse-embeddings",

@@ -13,6 +13,7 @@ use crate::fuse_linear::FuseLinear;
 use crate::legalise::Legalise;
 use crate::merge_qkv::MergeQkv;
 use crate::pass::Pass;
+use crate::reassociate::Reassociate;
 use crate::skip_padding::SkipPadding;
 use crate::slice_early::SliceEarly;
 
@@ -30,7 +31,7 @@ pub const PASSES: &[Entry] = &[
     Entry { pass: &Cse, doc: "merge equal operations" },
     Entry { pass: &Dce, doc: "remove operations that no output needs" },
     Entry { pass: &FoldConstants, doc: "evaluate operations on small constants" },
-    Entry { pass: &FoldScale, doc: "move arithmetic with constants into weights and into each other" },
+    Entry { pass: &FoldScale, doc: "move arithmetic with constants into weights" },
     Entry { pass: &FuseAttention, doc: "make scores, mask, softmax and weighted sum one attention" },
     Entry { pass: &FuseEmbeddings, doc: "make sums of table rows and terms, and layer norms, one sum_norm" },
     Entry { pass: &FuseGelu, doc: "recognise gelu in its erf and tanh forms" },
@@ -38,6 +39,7 @@ pub const PASSES: &[Entry] = &[
     Entry { pass: &FuseLinear, doc: "join a product with its bias, activation, residual and layer norm" },
     Entry { pass: &Legalise, doc: "spell out what the backend doesn't do implicitly: batch broadcasts of matmul" },
     Entry { pass: &MergeQkv, doc: "make products of one operand with several matrices one product" },
+    Entry { pass: &Reassociate, doc: "commute, associate, distribute and factor arithmetic where that removes work" },
     Entry { pass: &SkipPadding, doc: "leave out rows of padding that no output depends on" },
     Entry { pass: &SliceEarly, doc: "compute only the rows of products and attentions that are read" },
 ];
