@@ -17,7 +17,7 @@
 //! Integers wrap, so their results stay the same. Floats differ by rounding, of which there is less: fewer ops, and
 //! products of constant matrices are summed in f64. f16 and bf16 stay as they are: they round at each step, and a model
 //! may rely on it. So do sums and products that are rounded to whole numbers next, as in quantisation, where
-//! the last bit decides about a whole step.
+//! the last bit decides about a whole step. `x + 0` is `x`, also for -0.
 //!
 //! No plausible value becomes infinite or NaN:
 //! - In sums, a constant of 2^20 or more, infinite or NaN stays where it is: such numbers mask, or round by their size.

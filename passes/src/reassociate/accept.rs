@@ -50,7 +50,7 @@ impl Budget {
 
     /// Pays for a rewrite that is made.
     pub fn pay(&mut self, gain: &Gain) {
-        // What one rewrite frees another may use, but no more than was there.
+        // What one rewrite frees another may use.
         self.0 -= gain.bytes;
     }
 }

@@ -14,7 +14,7 @@ fn graph(text: &str) -> Graph {
 fn body(text: &str) -> Graph {
     graph(&format!(
         "dims batch in 1..=4, seq in 1..=8
-        func @f(%x: tensor<batch x seq x 4 x f32>, %y: tensor<4 x f32>, %z: tensor<4 x f32>, %i: tensor<seq x i32>) -> {text}
+        func @f(%x: {X}, %y: tensor<4 x f32>, %z: tensor<4 x f32>, %i: tensor<seq x i32>) -> {text}
         }}"
     ))
 }
