@@ -8,8 +8,8 @@ const ROUND: [&str; 4] = ["fold-constants", "canonicalise", "cse", "dce"];
 const ROUNDS: usize = 4;
 
 /// What fusion does, in order. Arithmetic is reassociated once norms, gelu and attention are out of its way, for what
-/// products take up, and again for products of products. Scales go into weights, and slices before products, while those are apart; layer norms
-/// that no product takes up become sums of terms.
+/// products take up, and again for products of products. Scales go into weights, and slices before products, while those
+/// are apart; layer norms that no product takes up become sums of terms.
 const FUSION: [&str; 10] = [
     "fuse-layer-norm",
     "fuse-gelu",
