@@ -136,7 +136,7 @@ fn linear() -> Vec<(String, Graph)> {
                 let l = Linear { trans_b: false, bias: true, act, residual, norm, lengths };
                 let y = b.add(Op::Linear(l), &operands);
                 b.0.add_output("y", y);
-                graphs.push((format!("linear {m} x {n} x {k} {act:?} {residual} {norm}"), b.0));
+                graphs.push((format!("linear {m} x {n} x {k} {act:?} {residual} {norm:?} {lengths}"), b.0));
             }
         }
     }

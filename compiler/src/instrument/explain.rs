@@ -119,7 +119,7 @@ mod tests {
     }
 
     fn node(name: &str) -> Loc {
-        Loc::Node { name: name.into(), op: "Mul".into() }
+        Loc::node(name, "Mul")
     }
 
     #[test]

@@ -328,7 +328,7 @@ pub(crate) mod tests {
             let weights = |k: f32| Tensor::from_f32(vec![4, 4], &[k; 16]);
             let w: Vec<_> = (0..2).map(|k| g.add_const(weights((i + k) as f32), &Loc::Unknown).unwrap()).collect();
             let q = g.add(Op::Linear(Linear::default()), &[x, w[0]], &loc(i, "q")).unwrap();
-            let a = Attention { heads: 2, scale: 1.0, mask: false, nan_to_zero: false };
+            let a = Attention { heads: 2, scale: 1.0, ..Attention::default() };
             let a = g.add(Op::Attention(a), &[q, q, q], &loc(i, "a")).unwrap();
             let l = Linear { residual: true, ..Linear::default() };
             x = g.add(Op::Linear(l), &[a, w[1], x], &loc(i, "o")).unwrap();

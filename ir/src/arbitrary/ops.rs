@@ -211,6 +211,7 @@ fn linear(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
         act: g.source.flag().then(|| g.source.of(&ACTIVATIONS)),
         residual: g.source.flag(),
         norm: eps(g),
+        lengths: g.source.flag(),
     };
     let vector = f32(vec![n.clone()]);
     let mut operands = vec![x, g.of_type(&f32(if l.trans_b { vec![n.clone(), k] } else { vec![k, n.clone()] }))];
@@ -218,13 +219,16 @@ fn linear(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
         operands.push(g.of_type(&vector));
     }
     if l.residual {
-        let mut shape = ty.shape;
+        let mut shape = ty.shape.clone();
         shape.pop();
         shape.push(n);
         operands.push(g.of_type(&f32(shape)));
     }
     if l.norm.is_some() {
         operands.extend([g.of_type(&vector), g.of_type(&vector)]);
+    }
+    if l.lengths {
+        operands.push(g.of_type(&TensorType::new(DType::I64, ty.shape[..ty.rank() - 2].to_vec())));
     }
     (Op::Linear(l), operands)
 }
@@ -240,10 +244,14 @@ fn attention(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
         let one = Dim::constant(1);
         let h = g.source.of(&[one.clone(), Dim::constant(heads as i64)]);
         let rows = g.source.of(&[one, s]);
-        operands.push(g.of_type(&f32(vec![b, h, rows, t])));
+        operands.push(g.of_type(&f32(vec![b.clone(), h, rows, t])));
+    }
+    let lengths = g.source.flag();
+    if lengths {
+        operands.push(g.of_type(&TensorType::new(DType::I64, vec![b])));
     }
     let scale = g.source.of(&[0.125, 1.0, -0.0]);
-    (Op::Attention(Attention { heads, scale, mask, nan_to_zero: g.source.flag() }), operands)
+    (Op::Attention(Attention { heads, scale, mask, nan_to_zero: g.source.flag(), lengths }), operands)
 }
 
 fn sum_norm(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
