@@ -7,7 +7,7 @@ use bertc_backends::object::ObjectStats;
 use bertc_ir::{Diag, Symbols};
 
 use crate::driver::{self, Compiled, Front, refuse_overwrite};
-use crate::options::{CompileOptions, Emit, name_of, symbol_prefix};
+use crate::options::{CompileOptions, Emit, StopAfter, name_of, symbol_prefix};
 use crate::output::{Staged, check_target, to_stdout};
 use crate::picture::{self, Picture};
 use crate::progress::{Phase, Progress, size, time};
@@ -96,6 +96,9 @@ pub fn run(job: &Job) -> Result<(), Vec<Diag>> {
         None => Vec::new(),
     };
     let side = job.text.resources.as_deref();
+    if let Some(side) = side.filter(|s| files.iter().any(|f| f.1 == **s)) {
+        return Err(vec![Diag::new(format!("'{}' would be both the text and its side file", side.display()))]);
+    }
     for path in files.iter().map(|f| f.1.as_path()).chain(side) {
         refuse_overwrite(path, &[Some(&job.model), job.rt.as_ref()]).map_err(one)?;
         // Now rather than after minutes of work.
@@ -159,7 +162,11 @@ impl Made {
     }
 
     fn picture(&self, job: &Job) -> Picture {
-        let phase = format!("tensor IR after the passes of -O{}", job.compile.opt_level);
+        let phase = match &job.compile.watch.stop_after {
+            Some(StopAfter::Import) => "tensor IR as imported".to_string(),
+            Some(StopAfter::Pass(name)) => format!("tensor IR after the pass {name}"),
+            _ => format!("tensor IR after the passes of -O{}", job.compile.opt_level),
+        };
         Picture::new(&self.front().graph, &name_of(&job.model), &phase)
     }
 

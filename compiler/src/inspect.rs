@@ -52,7 +52,7 @@ pub fn run(o: &InspectOptions) -> Result<(), Vec<Diag>> {
             (true, false) => document("object", file, found.first().map(binary::Binary::json).unwrap_or_default()),
         }
     } else {
-        let m = model::Model::read(o, &start)?;
+        let m = model::Model::read(o)?;
         let report = m.report(o);
         if o.json { document("model", file, report.json()) } else { report.text() }
     };

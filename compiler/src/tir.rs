@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::io::{BufReader, BufWriter};
+use std::io::{BufReader, BufWriter, Read};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -31,6 +31,25 @@ pub enum Constants<'a> {
     Inline,
     /// Refers to them, and they are in this `.npz`.
     Side(&'a Path),
+}
+
+/// Whether a file is IR text rather than a model: by its extension, else by what it starts with. Protobuf has bytes that
+/// no text has.
+///
+/// # Errors
+/// The file can't be read.
+pub fn is_text(file: &Path) -> Result<bool, Diag> {
+    match file.extension().and_then(|e| e.to_str()) {
+        Some("tir") => return Ok(true),
+        Some("onnx") => return Ok(false),
+        _ => {}
+    }
+    let wrong = |e: std::io::Error| Diag::new(format!("can't read '{}': {e}", file.display()));
+    let mut start = Vec::new();
+    File::open(file).map_err(wrong)?.take(4096).read_to_end(&mut start).map_err(wrong)?;
+    // The last character may be cut in two.
+    let is_utf8 = std::str::from_utf8(&start).map_or_else(|e| e.error_len().is_none(), |_| true);
+    Ok(is_utf8 && !start.contains(&0))
 }
 
 /// The text of a graph; with [`Constants::Side`] the side file is written too.
@@ -104,7 +123,13 @@ pub fn parse(
     let missing: Vec<&ResourceRef> = refs.iter().filter(|r| find(&r.key).is_none()).collect();
     let parsed = text::parse(&source.text, &find);
     let graph = match parsed {
-        Ok(g) if diags.is_empty() => return Ok(g),
+        Ok(g) if diags.is_empty() => match bertc_ir::verify::verify(&g) {
+            Ok(()) => return Ok(g),
+            Err(e) => {
+                diags = e;
+                None
+            }
+        },
         Ok(_) => None,
         Err(e) => {
             // One error tells all that is missing.

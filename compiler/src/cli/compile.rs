@@ -40,7 +40,7 @@ pub struct MainArgs {
     /// Each value in --emit tensor-ir tells its source node
     #[arg(long)]
     pub locations: bool,
-    /// Stop after import, a pass, passes, lower or emit, and print the IR there in place of --emit
+    /// Stop after import, a pass, passes, lower or emit, and print the IR there, or what --emit html or dot make of it
     #[arg(long, value_name = "PHASE")]
     pub stop_after: Option<StopAfter>,
     #[command(flatten)]
@@ -57,14 +57,18 @@ impl MainArgs {
         let model = a.model.ok_or("MODEL.onnx is missing")?;
         let mut kinds = a.emit;
         if let Some(stop) = &a.stop_after {
-            if kinds != [Emit::Obj] {
-                return Err("--stop-after prints the IR where it stops; --emit does not go with it".into());
+            let graph = matches!(stop, StopAfter::Import | StopAfter::Pass(_) | StopAfter::Passes);
+            if kinds == [Emit::Obj] {
+                kinds = vec![match stop {
+                    StopAfter::Lower => Emit::KernelIr,
+                    StopAfter::Emit => Emit::Asm,
+                    _ => Emit::TensorIr,
+                }];
+            } else if !graph || !kinds.iter().all(|k| k.needs_no_program()) {
+                return Err("--stop-after prints the IR where it stops; of --emit, only tensor-ir, html and dot go \
+                            with import, passes, or a pass"
+                    .into());
             }
-            kinds = vec![match stop {
-                StopAfter::Import | StopAfter::Pass(_) | StopAfter::Passes => Emit::TensorIr,
-                StopAfter::Lower => Emit::KernelIr,
-                StopAfter::Emit => Emit::Asm,
-            }];
         }
         kinds.sort_unstable();
         kinds.dedup();

@@ -1,7 +1,6 @@
 //! What a model is in its file, and what it becomes.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 
 use bertc_backends::lower::{self, Traced};
 use bertc_backends::target::Target;
@@ -15,6 +14,7 @@ use crate::import::onnx::{self, ImportOptions};
 use crate::layers::Layers;
 use crate::picture::grouped;
 use crate::progress::size;
+use crate::tir;
 
 /// The length of the sample dims, where the ranges allow it. The batch is one.
 const LENGTH: i64 = 128;
@@ -34,15 +34,13 @@ struct Onnx {
 }
 
 impl Model {
-    /// Reads the file, which starts with `start`: ONNX, or the text of tensor IR.
-    pub fn read(o: &InspectOptions, start: &[u8]) -> Result<Model, Vec<Diag>> {
+    /// Reads the file: ONNX, or the text of tensor IR.
+    pub fn read(o: &InspectOptions) -> Result<Model, Vec<Diag>> {
         let c = &o.compile;
         let mut target = Target::parse(&c.target, &c.cpu).map_err(|d| vec![d])?;
         target.emitter = c.emitter;
-        if is_ir_text(&o.file, start) {
-            let text = std::fs::read_to_string(&o.file)
-                .map_err(|e| vec![Diag::new(format!("can't read '{}': {e}", o.file.display()))])?;
-            let graph = bertc_ir::text::parse(&text, &bertc_ir::text::no_resources)?;
+        if tir::is_text(&o.file).map_err(|d| vec![d])? {
+            let graph = tir::load(&o.file, None)?;
             return Ok(Model { graph, onnx: None, target });
         }
         let import = ImportOptions { dims: c.dims.clone(), shapes: c.shapes.clone() };
@@ -88,10 +86,6 @@ fn compile(graph: &Graph, target: &Target, o: &InspectOptions) -> Result<(Graph,
         .map_err(|d| vec![d])?;
     let traced = lower::lower_traced(&graph, target)?;
     Ok((graph, traced))
-}
-
-fn is_ir_text(file: &Path, start: &[u8]) -> bool {
-    file.extension().is_some_and(|e| e == "tir") || start.windows(6).any(|w| w == b"func @")
 }
 
 fn op_names(g: &Graph) -> Vec<&'static str> {
