@@ -1,4 +1,4 @@
-//! Fusion keeps a model's multiply-adds, but for rows that nothing reads.
+//! Fusion keeps a model's multiply-adds, but for rows that nothing reads and products of weights.
 
 use std::path::Path;
 
@@ -20,7 +20,14 @@ fn counts(model: &str) -> [(Dim, Graph); 2] {
 fn fusion_keeps_the_count() {
     for model in ["bert-eager", "bert-sdpa", "albert", "bert-opset13", "distilbert-qa", "electra-ner", "bert-mlm"] {
         let [(plain, g), (fused, f)] = counts(model);
-        assert_eq!(plain, fused, "{model}: {} and {}", plain.display(&g.symbols), fused.display(&f.symbols));
+        let shown = format!("{model}: {} and {}", plain.display(&g.symbols), fused.display(&f.symbols));
+        if ["albert", "electra-ner"].contains(&model) {
+            // The projection of the embeddings is merged into the first layer's.
+            let at = |n: &Dim| n.eval(&[2, 32]).unwrap();
+            assert!(at(&fused) < at(&plain), "{shown}");
+        } else {
+            assert_eq!(plain, fused, "{shown}");
+        }
         assert!(f.topo().iter().any(|&v| f.op(v).name() == "attention"), "{model} is fused");
     }
     let [(n, g), _] = counts("bert-eager");

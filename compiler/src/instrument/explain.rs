@@ -64,7 +64,7 @@ fn folded(names: &[String]) -> Vec<(String, usize)> {
         .map(|(words, all)| {
             let mut text = words[0].to_string();
             for (i, word) in words[1..].iter().enumerate() {
-                text += &span(all.iter().map(|n| n[i]).collect());
+                text += &span(&all.iter().map(|n| n[i]).collect());
                 text += word;
             }
             (text, all.len())
@@ -86,22 +86,21 @@ fn split(name: &str) -> (Vec<&str>, Vec<&str>) {
 }
 
 /// Different numbers in braces.
-fn span(numbers: Vec<&str>) -> String {
-    let distinct: BTreeSet<&str> = numbers.iter().copied().collect();
-    if distinct.len() == 1 {
-        return numbers[0].to_string();
+fn span(numbers: &BTreeSet<&str>) -> String {
+    if let (Some(only), 1) = (numbers.first(), numbers.len()) {
+        return (*only).to_string();
     }
-    let mut values: Vec<u64> = distinct.iter().filter_map(|n| n.parse().ok()).collect();
+    let mut values: Vec<u64> = numbers.iter().filter_map(|n| n.parse().ok()).collect();
     values.sort_unstable();
     match values[..] {
-        [first, .., last] if values.len() == distinct.len() && last - first == values.len() as u64 - 1 => {
+        [first, .., last] if values.len() == numbers.len() && last - first == values.len() as u64 - 1 => {
             format!("{{{first}..{last}}}")
         }
-        _ if values.len() == distinct.len() => {
+        _ if values.len() == numbers.len() => {
             let all: Vec<_> = values.iter().map(ToString::to_string).collect();
             format!("{{{}}}", all.join(","))
         }
-        _ => format!("{{{}}}", distinct.into_iter().collect::<Vec<_>>().join(",")),
+        _ => format!("{{{}}}", numbers.iter().copied().collect::<Vec<_>>().join(",")),
     }
 }
 

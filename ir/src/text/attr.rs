@@ -41,7 +41,7 @@ pub(super) enum Kind {
 }
 
 /// Every attribute's name with its form.
-pub(super) const KINDS: [(&str, Kind); 25] = [
+pub(super) const KINDS: [(&str, Kind); 26] = [
     ("axis", Kind::Int),
     ("batch_dims", Kind::Int),
     ("heads", Kind::Int),
@@ -57,6 +57,7 @@ pub(super) const KINDS: [(&str, Kind); 25] = [
     ("residual", Kind::Bool),
     ("mask", Kind::Bool),
     ("nan_to_zero", Kind::Bool),
+    ("lengths", Kind::Bool),
     ("eps", Kind::Float),
     ("norm", Kind::Float),
     ("scale", Kind::Float),

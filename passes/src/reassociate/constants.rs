@@ -64,7 +64,7 @@ pub fn huge(g: &Graph, v: ValueId) -> bool {
     while let Some(x) = stack.pop() {
         let passes = match g.op(x) {
             Op::Constant(t) => {
-                let large = |s: Scalar| matches!(s, Scalar::Float(f) if !(f.abs() < HUGE));
+                let large = |s: Scalar| matches!(s, Scalar::Float(f) if f.is_nan() || f.abs() >= HUGE);
                 if t.dtype().is_float() && (t.len() > MAX_ELEMENTS || t.iter().any(large)) {
                     return true;
                 }

@@ -3,7 +3,7 @@ use bertc_ir::eval::eval;
 use bertc_ir::text::{no_resources, parse};
 use bertc_ir::{DType, Graph, Scalar, Tensor};
 
-use crate::pass::{Pass, PassContext};
+use crate::pass::{Pass, PassContext, Remark};
 use crate::testing::{check_same, count};
 
 fn graph(text: &str) -> Graph {
@@ -19,7 +19,7 @@ fn body(text: &str) -> Graph {
     ))
 }
 
-fn pass(g: &mut Graph) -> (bool, Vec<String>) {
+fn pass(g: &mut Graph) -> (bool, Vec<Remark>) {
     let mut ctx = PassContext::default();
     let changed = super::Reassociate.run(g, &mut ctx).unwrap();
     bertc_ir::verify::verify(g).unwrap();

@@ -330,6 +330,7 @@ impl Gen<'_> {
             act: if self.c.one_in(2) { self.c.pick(&op::ACTIVATIONS) } else { None },
             residual: self.c.one_in(2),
             norm: self.c.one_in(2).then_some(1e-5),
+            lengths: false,
         };
         let b = if l.trans_b { [n.clone(), k] } else { [k, n.clone()] };
         let mut operands = vec![a, self.filled(DType::F32, &b)?];
@@ -349,7 +350,7 @@ impl Gen<'_> {
         let heads = [1, 2, 4][self.c.below(3)];
         let fits = |t: &bertc_ir::TensorType| {
             let width = t.shape.last().and_then(Dim::as_const);
-            t.dtype == DType::F32 && t.rank() == 3 && width.is_some_and(|w| w > 0 && w as usize % heads == 0)
+            t.dtype == DType::F32 && t.rank() == 3 && width.is_some_and(|w| w > 0 && (w as usize).is_multiple_of(heads))
         };
         let q = self.value_that(fits)?;
         let ty = self.ty(q).clone();
@@ -362,7 +363,7 @@ impl Gen<'_> {
             operands.push(self.filled(DType::F32, &shape)?);
         }
         let nan_to_zero = self.c.one_in(3);
-        self.add(Op::Attention(Attention { heads, scale: 0.25, mask, nan_to_zero }), &operands)
+        self.add(Op::Attention(Attention { heads, scale: 0.25, mask, nan_to_zero, lengths: false }), &operands)
     }
 
     fn sum_norm(&mut self) -> Option<ValueId> {

@@ -9,6 +9,7 @@ pub mod passes;
 pub mod text;
 
 use bertc_ir::{DType, Diag, Graph, Scalar, Tensor};
+use bertc_passes::FailureKind;
 
 use crate::random::Random;
 
@@ -34,16 +35,15 @@ pub fn check_diags(diags: &[Diag]) -> Result<(), String> {
 /// Runs passes on a verified graph and verifies after each; whether they went through.
 ///
 /// # Errors
-/// A pass left a graph that doesn't verify.
+/// A pass panicked, or left a graph that doesn't verify.
 pub fn optimise(g: &mut Graph, names: &[&str]) -> Result<bool, String> {
+    let steps = bertc_passes::steps(names).map_err(|d| d.to_string())?;
     let options = bertc_passes::Options { verify_each: true };
-    match bertc_passes::run(g, names, &options, &mut |_| {}) {
+    match bertc_passes::run_steps(g, &steps, &options, &mut bertc_passes::Unwatched) {
         Ok(()) => Ok(true),
-        Err(d) if d.notes.iter().any(|n| n.contains("found after") || n.contains("found before")) => {
-            Err(format!("passes broke the graph: {d}"))
-        }
         // A size that overflows, for example: no other verdict is asked for.
-        Err(d) => check_diags(&[d]).map(|()| false),
+        Err(f) if f.kind == FailureKind::Pass => check_diags(&[f.diag]).map(|()| false),
+        Err(f) => Err(format!("passes broke the graph: {f}")),
     }
 }
 
