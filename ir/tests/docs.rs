@@ -1,4 +1,5 @@
-//! The examples in `docs/ir.md`: each parses, verifies, and prints to text that parses back. Every op has one.
+//! The examples of tensor IR on the pages of the documentation: each parses, verifies, and prints to text that parses
+//! back. Every op has one in `docs/ir.md`.
 
 use std::collections::BTreeSet;
 
@@ -6,52 +7,52 @@ use bertc_ir::Graph;
 use bertc_ir::text::{PrintOptions, line_col, no_resources, op_names, parse, print, structurally_equal};
 use bertc_ir::verify::verify;
 
-const PAGE: &str = include_str!("../../docs/ir.md");
+mod doc_pages;
 
-/// The `tir` blocks with the line each starts on.
-fn examples() -> Vec<(usize, String)> {
-    let mut found = Vec::new();
-    let mut lines = PAGE.lines().enumerate();
-    while let Some((i, line)) = lines.next() {
-        if line == "```tir" {
-            let body = lines.by_ref().map(|(_, l)| l).take_while(|l| *l != "```").collect::<Vec<_>>().join("\n");
-            found.push((i + 2, body));
-        }
-    }
-    found
+use doc_pages::{Block, pages};
+
+const REFERENCE: &str = "docs/ir.md";
+
+/// Whether a block is whole.
+fn runs(b: &Block<'_>) -> bool {
+    b.language == "tir" && (b.mark.is_empty() || b.mark.starts_with("passes="))
 }
 
-fn checked(first_line: usize, text: &str) -> Graph {
+fn checked(b: &Block<'_>, text: &str) -> Graph {
     let g = parse(text, &no_resources).unwrap_or_else(|e| {
         for d in &e {
             if let bertc_ir::Loc::Text { start, .. } = d.loc {
-                eprintln!("docs/ir.md:{}: {}", first_line - 1 + line_col(text, start).0, d.message);
+                eprintln!("{}:{}: {}", b.page.name, b.line - 1 + line_col(text, start).0, d.message);
             }
         }
         panic!("an example does not parse");
     });
-    verify(&g).unwrap_or_else(|e| panic!("docs/ir.md:{first_line}: {e:?}"));
+    verify(&g).unwrap_or_else(|e| panic!("{}:{}: {e:?}", b.page.name, b.line));
     g
 }
 
 #[test]
 fn examples_parse_verify_and_print() {
-    for (line, text) in examples() {
-        let g = checked(line, &text);
-        let options = PrintOptions { inline_constants: true, locations: true };
-        let printed = print(&g, &options);
-        let back = checked(line, &printed);
-        assert!(structurally_equal(&g, &back), "docs/ir.md:{line}");
-        assert_eq!(print(&back, &options), printed, "docs/ir.md:{line}");
+    for page in pages() {
+        for b in page.blocks().iter().filter(|b| runs(b)) {
+            let g = checked(b, &b.text);
+            let options = PrintOptions { inline_constants: true, locations: true };
+            let printed = print(&g, &options);
+            let back = checked(b, &printed);
+            assert!(structurally_equal(&g, &back), "{}:{}", page.name, b.line);
+            assert_eq!(print(&back, &options), printed, "{}:{}", page.name, b.line);
+        }
     }
 }
 
 #[test]
 fn every_op_has_an_example() {
-    let graphs: Vec<Graph> = examples().iter().map(|(line, text)| checked(*line, text)).collect();
+    let all = pages();
+    let page = all.iter().find(|p| p.name == REFERENCE).expect("a reference");
+    let graphs: Vec<Graph> = page.blocks().iter().filter(|b| runs(b)).map(|b| checked(b, &b.text)).collect();
     let used: BTreeSet<&str> = graphs.iter().flat_map(|g| g.topo().into_iter().map(|v| g.op(v).name())).collect();
     let missing: Vec<&str> = op_names().into_iter().filter(|n| !used.contains(n)).collect();
-    assert!(missing.is_empty(), "docs/ir.md has no example of {missing:?}");
-    let unnamed: Vec<&str> = op_names().into_iter().filter(|n| !PAGE.contains(&format!("`{n}`"))).collect();
-    assert!(unnamed.is_empty(), "docs/ir.md doesn't describe {unnamed:?}");
+    assert!(missing.is_empty(), "{REFERENCE} has no example of {missing:?}");
+    let unnamed: Vec<&str> = op_names().into_iter().filter(|n| !page.text.contains(&format!("`{n}`"))).collect();
+    assert!(unnamed.is_empty(), "{REFERENCE} doesn't describe {unnamed:?}");
 }
