@@ -14,6 +14,7 @@
 use std::path::Path;
 
 pub mod bench;
+pub mod check;
 pub mod cli;
 pub mod demo;
 pub mod driver;

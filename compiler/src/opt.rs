@@ -65,7 +65,7 @@ pub fn transformed(o: &OptOptions, table: &'static [Entry]) -> Result<String, Ve
 }
 
 /// The graph in a file, verified.
-fn load(o: &OptOptions) -> Result<Graph, Vec<Diag>> {
+pub(crate) fn load(o: &OptOptions) -> Result<Graph, Vec<Diag>> {
     let file = o.file.as_path();
     driver::check_file(file).map_err(|d| vec![d])?;
     if !tir::is_text(file).map_err(|d| vec![d])? {

@@ -36,7 +36,7 @@ pub struct RunOptions {
 }
 
 /// Ids that every vocabulary has: special tokens and the first characters.
-const RANDOM_IDS: i128 = 100;
+pub(crate) const RANDOM_IDS: i128 = 100;
 
 /// Compiles a model to a shared library in a temporary folder and loads it.
 ///
@@ -192,7 +192,7 @@ fn statistics(t: &Tensor) -> String {
     format!(" min {min:.6} max {max:.6} mean {mean:.6} std {deviation:.6}{strange}")
 }
 
-fn read_inputs(path: &Path) -> Result<BTreeMap<String, Tensor>, Diag> {
+pub(crate) fn read_inputs(path: &Path) -> Result<BTreeMap<String, Tensor>, Diag> {
     let fail = |e: &dyn std::fmt::Display| Diag::new(format!("can't read '{}': {e}", path.display()));
     let file = File::open(path).map_err(|e| fail(&e))?;
     npz::read(BufReader::new(file)).map_err(|e| fail(&e))
@@ -234,7 +234,7 @@ pub fn unify(d: &Descriptor, arrays: &BTreeMap<String, Tensor>) -> Result<Vec<i6
 }
 
 /// The array as the port's type: NumPy has no bfloat16, so its bits come as u16.
-fn typed(p: &PortInfo, t: &Tensor) -> Tensor {
+pub(crate) fn typed(p: &PortInfo, t: &Tensor) -> Tensor {
     let bits = p.dtype == DType::BF16 && t.dtype() == DType::U16;
     let cast = bits.then(|| Tensor::new(p.dtype, t.shape().to_vec(), t.bytes().clone())).flatten();
     cast.unwrap_or_else(|| t.clone())

@@ -8,6 +8,7 @@ use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
 
 use self::bench::BenchArgs;
+use self::check::CheckArgs;
 use self::compile::MainArgs;
 use self::demo::DemoArgs;
 use self::inspect::InspectArgs;
@@ -17,6 +18,7 @@ use crate::internal;
 use crate::report::{Level, show};
 
 mod bench;
+mod check;
 mod compile;
 mod demo;
 mod inspect;
@@ -41,6 +43,8 @@ enum Command {
     Run(RunArgs),
     /// Compile a model and measure it: latency, and how near that is to this machine's peak of multiply-adds
     Bench(BenchArgs),
+    /// Compare a compiled model with the evaluator, op by op, and find what makes it wrong
+    Check(Box<CheckArgs>),
     /// Run a compiled model and print this process's peak memory; `bench` starts it
     #[command(hide = true)]
     MeasureMemory { library: PathBuf, prefix: String, threads: u32, dims: Vec<i64> },
@@ -87,6 +91,7 @@ fn dispatch(command: Command) -> Result<(), Vec<Diag>> {
     match command {
         Command::Run(a) => crate::run::run(&a.options()),
         Command::Bench(a) => crate::bench::run(&a.options()),
+        Command::Check(a) => crate::check::run(&a.options()),
         Command::MeasureMemory { library, prefix, threads, dims } => {
             crate::bench::memory::child(&library, &prefix, threads, &dims)
         }

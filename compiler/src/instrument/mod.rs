@@ -136,7 +136,7 @@ impl Instrument for Watcher<'_> {
 
 /// The IR for comparing: constants first, and names that a value keeps while it lives, `%v7`. The printer numbers them
 /// anew each time, so that one value less would change every line after it.
-fn stable(g: &Graph) -> String {
+pub(crate) fn stable(g: &Graph) -> String {
     let text = print(g, &PrintOptions::default());
     let taken: Vec<&str> = g.inputs().iter().map(|p| p.name.as_str()).collect();
     let mut numbers = (0u64..).map(|i| i.to_string()).filter(|n| !taken.contains(&n.as_str()));

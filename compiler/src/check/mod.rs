@@ -1,0 +1,209 @@
+//! `bertc check`: the compiled model next to the evaluator, on the same inputs.
+//!
+//! Two things can be wrong with a result, and each has its own comparison: the passes (the transformed graph against the
+//! imported one, both evaluated) and what comes behind them (the compiled program against the evaluator on the
+//! transformed graph, op by op).
+
+use std::path::PathBuf;
+
+use bertc_backends::target::Target;
+use bertc_ir::eval::eval_all;
+use bertc_ir::{Diag, Graph, Tensor};
+use bertc_passes::registry::{Entry, PASSES};
+
+use self::bisect::Culprit;
+use self::compare::Error;
+use self::inputs::Inputs;
+use self::ops::{OpRow, Sabotage, Tapped};
+use crate::options::CompileOptions;
+use crate::output::to_stdout;
+use crate::progress::{Phase, Progress};
+use crate::{opt, passes};
+
+pub mod bisect;
+pub mod compare;
+pub mod inputs;
+pub mod ops;
+mod report;
+#[cfg(test)]
+mod tests;
+
+/// What `check` was asked to do.
+#[derive(Clone, Debug)]
+pub struct CheckOptions {
+    /// The model, or IR text.
+    pub model: PathBuf,
+    /// How to compile it.
+    pub compile: CompileOptions,
+    /// Inputs; without, plausible ones are made.
+    pub input: Option<PathBuf>,
+    /// The largest relative error that is fine.
+    pub tolerance: f64,
+    /// Look at every op.
+    pub taps: bool,
+    /// Find the pass that made the outputs wrong.
+    pub bisect: bool,
+    /// JSON instead of tables.
+    pub json: bool,
+    /// No progress bar.
+    pub quiet: bool,
+}
+
+/// One output in all forms.
+#[derive(Clone, Debug)]
+pub struct OutputRow {
+    /// Name as in the model.
+    pub name: String,
+    /// Transformed graph against imported one, both by the evaluator.
+    pub passes: Error,
+    /// Compiled code against the imported graph: what the user gets.
+    pub compiled: Error,
+    /// Compiled code with taps against the imported graph.
+    pub tapped: Option<Error>,
+}
+
+/// All that was compared.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Inputs: name, type and shape.
+    pub inputs: Vec<String>,
+    /// Dims by name.
+    pub dims: Vec<(String, i64)>,
+    /// Whether the inputs were made up.
+    pub plausible: bool,
+    /// The largest relative error that is fine.
+    pub tolerance: f64,
+    /// Nodes of the graph as imported, and after the passes.
+    pub nodes: (usize, usize),
+    /// Every computed op, unless nobody asked.
+    pub ops: Option<Vec<OpRow>>,
+    /// Every output.
+    pub outputs: Vec<OutputRow>,
+    /// What bisection found, if it was asked for; nothing, if the passes are right.
+    pub bisect: Option<Option<Culprit>>,
+}
+
+/// Where the first deviation above the tolerance enters.
+#[derive(Clone, Debug)]
+pub enum Verdict<'a> {
+    /// Nowhere.
+    Fine,
+    /// In the passes.
+    Passes(Option<&'a Culprit>),
+    /// In the code of this op.
+    Op(&'a OpRow),
+    /// In no single op: the errors of several add up to too much here.
+    Sum(&'a OpRow),
+    /// Only where buffers share memory: all ops are right while each has its own.
+    Memory,
+    /// Somewhere behind the passes; the ops were not looked at.
+    Code,
+}
+
+impl Report {
+    /// Where the first deviation above the tolerance enters.
+    pub fn verdict(&self) -> Verdict<'_> {
+        let above = |e: &Error| e.exceeds(self.tolerance);
+        if self.outputs.iter().any(|o| above(&o.passes)) {
+            return Verdict::Passes(self.bisect.as_ref().and_then(|b| b.as_ref()));
+        }
+        let rows = self.ops.as_deref().unwrap_or_default();
+        if let Some(row) = rows.iter().find(|r| above(&r.own)) {
+            return Verdict::Op(row);
+        }
+        if let Some(row) = rows.iter().find(|r| above(&r.error)) {
+            return Verdict::Sum(row);
+        }
+        if !self.outputs.iter().any(|o| above(&o.compiled)) {
+            return Verdict::Fine;
+        }
+        match self.outputs.iter().all(|o| o.tapped.is_some_and(|t| !above(&t))) {
+            true => Verdict::Memory,
+            false => Verdict::Code,
+        }
+    }
+}
+
+/// Runs the subcommand: prints the report.
+///
+/// # Errors
+/// What [`check`] reports, and a deviation above the tolerance.
+pub fn run(o: &CheckOptions) -> Result<(), Vec<Diag>> {
+    let report = check(o, PASSES, None)?;
+    let text = if o.json { report::json(o, &report) } else { report::text(&report) };
+    to_stdout(text.as_bytes()).map_err(|d| vec![d])?;
+    report::failure(&report).map_or(Ok(()), |d| Err(vec![d]))
+}
+
+/// Compares, with the passes of `table`; `sabotage` changes the program before its code is made.
+///
+/// # Errors
+/// Everything that is wrong with flags, model or inputs, and whatever keeps the model from being compiled.
+pub fn check(o: &CheckOptions, table: &'static [Entry], sabotage: Option<Sabotage<'_>>) -> Result<Report, Vec<Diag>> {
+    let mut target = Target::parse(&o.compile.target, &o.compile.cpu).map_err(|d| vec![d])?;
+    target.emitter = o.compile.emitter;
+    let steps = passes::steps(&o.compile, table, true)?;
+    let progress = &mut Progress::new(o.quiet);
+    progress.print_timing(o.compile.watch.timing);
+    let imported = progress.phase(Phase::Import, || load(o))?;
+    let inputs = inputs::inputs(&imported, o.input.as_deref())?;
+    let bisect = o.bisect.then(|| bisect::bisect(&imported, &steps, &inputs, o.tolerance)).transpose()?;
+    let mut g = imported.clone();
+    progress.nested(Phase::Passes, |p| passes::run(&mut g, &steps, &o.compile, p, &mut std::io::stderr()))?;
+    g.name.clone_from(&o.compile.name);
+    let values = eval_all(&g, &inputs.dims, &inputs.tensors)
+        .map_err(|d| vec![d.note("while evaluating the graph after the passes; --bisect names the pass")])?;
+    let plain = ops::execute(&g, &target, &inputs, sabotage)?;
+    let tapped = match o.taps {
+        true => Some(ops::taps(&g, &plain.traced, &target, &inputs, &values, sabotage)?),
+        false => None,
+    };
+    progress.finish();
+    let transformed: Vec<Tensor> = g.outputs().iter().map(|p| values[&p.value].clone()).collect();
+    Ok(Report {
+        inputs: ports(&imported, &inputs),
+        dims: imported.symbols.iter().map(|(_, s)| s.name.clone()).zip(inputs.dims.iter().copied()).collect(),
+        plausible: o.input.is_none(),
+        tolerance: o.tolerance,
+        nodes: (imported.len(), g.len()),
+        outputs: outputs(&g, &inputs, &transformed, &plain.outputs, tapped.as_ref()),
+        ops: tapped.map(|t| t.rows),
+        bisect,
+    })
+}
+
+/// The graph as it is before all passes.
+fn load(o: &CheckOptions) -> Result<Graph, Vec<Diag>> {
+    opt::load(&opt::OptOptions {
+        file: o.model.clone(),
+        output: None,
+        inline_constants: false,
+        locations: false,
+        resources: None,
+        compile: o.compile.clone(),
+    })
+}
+
+fn ports(g: &Graph, inputs: &Inputs) -> Vec<String> {
+    let ports = g.inputs().iter().zip(&inputs.tensors);
+    ports.map(|(p, t)| format!("{} {} {:?}", p.name, t.dtype(), t.shape())).collect()
+}
+
+fn outputs(
+    g: &Graph,
+    inputs: &Inputs,
+    transformed: &[Tensor],
+    compiled: &[Tensor],
+    tapped: Option<&Tapped>,
+) -> Vec<OutputRow> {
+    let row = |(i, want): (usize, &Tensor)| {
+        let error = |all: &[Tensor]| all.get(i).map_or(Error::TOTAL, |t| Error::of(t, want));
+        OutputRow {
+            name: g.outputs()[i].name.clone(),
+            passes: error(transformed),
+            compiled: error(compiled),
+            tapped: tapped.map(|t| error(&t.outputs)),
+        }
+    };
+    inputs.outputs.iter().enumerate().map(row).collect()
+}
