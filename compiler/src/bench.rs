@@ -13,13 +13,14 @@ use bertc_rt::ThreadPool;
 use crate::import::onnx::{self, ImportOptions};
 use crate::load::{LoadedModel, RunError, Session};
 use crate::options::CompileOptions;
-use crate::output::to_stdout;
+use crate::output::{check_target, to_stdout};
 use crate::progress::{Phase, Progress};
 use crate::run::{plausible_dims, plausible_session, pool};
 use crate::{driver, link};
 
 pub mod memory;
 mod peak;
+pub mod profile;
 mod report;
 
 /// What `bench` was asked to do.
@@ -37,6 +38,10 @@ pub struct BenchOptions {
     pub warmup: u32,
     /// JSON instead of tables.
     pub json: bool,
+    /// Time each step.
+    pub profile: bool,
+    /// Where the steps of a run go as Chrome trace events; needs `profile`.
+    pub trace: Option<PathBuf>,
     /// No progress bar.
     pub quiet: bool,
 }
@@ -55,6 +60,7 @@ struct Results<'a> {
     arena: Option<u64>,
     memory: Option<memory::Memory>,
     rows: Vec<Row>,
+    profile: Option<profile::Profile>,
 }
 
 /// What was measured with one number of threads.
@@ -107,6 +113,10 @@ fn rate(n: u64, t: Duration) -> f64 {
 /// What compilation, the system's linker or the loader report, and a model that refuses its dims or inputs.
 pub fn run(o: &BenchOptions) -> Result<(), Vec<Diag>> {
     let one = |d: Diag| vec![d];
+    if let Some(path) = &o.trace {
+        driver::refuse_overwrite(path, &[Some(&o.model)]).map_err(one)?;
+        check_target(path).map_err(one)?;
+    }
     let mut progress = Progress::new(o.quiet);
     let dir = tempfile::tempdir().map_err(|e| one(Diag::new(format!("can't make a temporary folder: {e}"))))?;
     let library = dir.path().join(format!("model{}", std::env::consts::DLL_SUFFIX));
@@ -118,6 +128,7 @@ pub fn run(o: &BenchOptions) -> Result<(), Vec<Diag>> {
     let named: Vec<(String, i64)> = names.zip(dims.iter().copied()).collect();
     let arena = compiled.program().arena_bytes(&dims);
     let target = compiled.front().target.triple.to_string();
+    let steps = o.profile.then(|| profile::steps(&compiled, &dims)).transpose()?;
     // Only the library is needed from here on.
     drop(compiled);
     let multiply_adds = model_multiply_adds(&o.model, &o.compile, &named)?;
@@ -127,7 +138,11 @@ pub fn run(o: &BenchOptions) -> Result<(), Vec<Diag>> {
     let rows = measure(o, &loaded, &dims, &peaks)?;
     let threads = o.threads.first().copied().unwrap_or(1);
     let memory = memory::measure(&library, &o.compile.name, &dims, threads);
-    let results = Results { options: o, target, dims: named, multiply_adds, stats, arena, memory, rows };
+    let profile = steps.map(|s| profile::measure(o, &loaded, &dims, s, threads)).transpose()?;
+    if let (Some(path), Some(p)) = (&o.trace, &profile) {
+        profile::write_trace(path, p)?;
+    }
+    let results = Results { options: o, target, dims: named, multiply_adds, stats, arena, memory, rows, profile };
     let text = if o.json { report::json(&results) } else { report::text(&results) };
     to_stdout(text.as_bytes()).map_err(one)
 }

@@ -46,6 +46,7 @@ pub struct Front {
 pub struct Compiled {
     front: Front,
     program: Program,
+    profile: bool,
 }
 
 /// Imports and transforms a model.
@@ -86,7 +87,7 @@ pub fn compile_with(path: &Path, options: &CompileOptions, progress: &mut Progre
         }
         Ok::<_, Vec<Diag>>(program)
     })?;
-    Ok(Compiled { front, program })
+    Ok(Compiled { front, program, profile: options.profile })
 }
 
 impl Front {
@@ -112,7 +113,8 @@ impl Compiled {
     /// # Errors
     /// What `out` returns, or no room for a temporary file.
     pub fn write_object(&self, out: &mut dyn Write) -> Result<ObjectStats, Vec<Diag>> {
-        let options = EmitOptions { hash: self.front.hash.clone(), ..EmitOptions::default() };
+        let hash = self.front.hash.clone();
+        let options = EmitOptions { hash, profile: self.profile, ..EmitOptions::default() };
         object::emit_object(&self.program, &self.front.target, &options, out)
     }
 
@@ -193,6 +195,9 @@ fn hash(path: &Path, graph: &Graph, target: &Target, o: &CompileOptions) -> Resu
     part(format!("{:?}", o.shapes).as_bytes());
     if let Some(passes) = &o.passes {
         part(passes.as_bytes());
+    }
+    if o.profile {
+        part(b"profile");
     }
     let unreadable = |e: std::io::Error| Diag::new(format!("can't read '{}': {e}", path.display()));
     h.update_reader(std::fs::File::open(path).map_err(unreadable)?).map_err(unreadable)?;

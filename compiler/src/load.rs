@@ -8,9 +8,10 @@ use std::alloc::{Layout, alloc_zeroed, dealloc};
 use std::ffi::{CStr, c_char, c_void};
 use std::path::Path;
 use std::ptr::NonNull;
+use std::time::{Duration, Instant};
 
 use bertc_ir::{DType, Diag, Tensor};
-use bertc_rt::{Model, Options, ThreadPool};
+use bertc_rt::{Model, Options, Parallel, Task, ThreadPool};
 use libloading::Library;
 
 /// A symbolic dim of a compiled model.
@@ -240,12 +241,36 @@ impl Session<'_> {
     /// # Errors
     /// What the model refused, such as a token id that is out of range.
     pub fn run(&mut self) -> Result<(), RunError> {
+        let parallel = self.pool.map_or(std::ptr::null(), |p| std::ptr::from_ref(p.parallel()));
+        self.call(parallel)
+    }
+
+    /// Runs the model once and times its calls of `parallel_for`: one a step, in order, in a model that was compiled
+    /// with `profile`. At most as many as `spans` has room for are kept; what it held goes.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn run_timed(&mut self, spans: &mut Vec<Span>) -> Result<(), RunError> {
+        spans.clear();
+        let inner = self.pool.map(ThreadPool::parallel);
+        let mut recorder = Recorder { inner, begin: Instant::now(), spans };
+        let parallel = Parallel {
+            ctx: std::ptr::from_mut(&mut recorder).cast(),
+            max_workers: inner.map_or(1, |p| p.max_workers),
+            reserved: 0,
+            parallel_for: Some(record),
+        };
+        self.call(&raw const parallel)
+    }
+
+    /// `parallel` is null or a struct whose `max_workers` is that of `self.pool`, or 1, and which lives.
+    fn call(&mut self, parallel: *const Parallel) -> Result<(), RunError> {
         let inputs: Vec<*const c_void> = self.inputs.iter().map(|b| b.at.as_ptr().cast_const().cast()).collect();
         let outputs: Vec<*mut c_void> = self.outputs.iter().map(|(_, b)| b.at.as_ptr().cast()).collect();
         let mut options = Options { size: size_of::<Options>() as u32, flags: 0, cpu_features: 0 };
         options.cpu_features = bertc_rt::bertc_cpu_features();
         // SAFETY: `LoadedModel::session` checked that inputs, outputs and workspace have the sizes that the model
-        // derives from the dims; all are 64-aligned; the pool outlives the call.
+        // derives from the dims and the workers; all are 64-aligned; `parallel` outlives the call.
         let code = unsafe {
             (self.loaded.model().run)(
                 inputs.as_ptr(),
@@ -253,7 +278,7 @@ impl Session<'_> {
                 outputs.as_ptr(),
                 self.workspace.at.as_ptr().cast(),
                 self.workspace.len,
-                self.pool.map_or(std::ptr::null(), |p| std::ptr::from_ref(p.parallel())),
+                parallel,
                 &raw const options,
             )
         };
@@ -268,6 +293,46 @@ impl Session<'_> {
             Tensor::new(p.dtype, shape.clone(), data.into()).expect("the buffer has the shape's size")
         });
         tensors.collect()
+    }
+}
+
+/// One call of `parallel_for`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Span {
+    /// When it began, after the start of the run.
+    pub start: Duration,
+    /// How long it took.
+    pub time: Duration,
+    /// Number of tasks.
+    pub tasks: u64,
+}
+
+/// What [`record`] gets as its context.
+struct Recorder<'a> {
+    /// Who runs the tasks; nobody: the caller.
+    inner: Option<&'a Parallel>,
+    begin: Instant,
+    spans: &'a mut Vec<Span>,
+}
+
+/// A `parallel_for` that takes the time.
+///
+/// # Safety
+/// `ctx` is a [`Recorder`] that nobody else uses; `task` and `arg` belong together.
+unsafe extern "C" fn record(ctx: *mut c_void, ntasks: u64, task: Task, arg: *mut c_void) {
+    // SAFETY: as the caller promises; steps come one after the other.
+    let recorder = unsafe { &mut *ctx.cast::<Recorder<'_>>() };
+    let start = recorder.begin.elapsed();
+    match recorder.inner.and_then(|p| Some((p.ctx, p.parallel_for?))) {
+        // SAFETY: the pool's own function and context.
+        Some((ctx, parallel_for)) => unsafe { parallel_for(ctx, ntasks, task, arg) },
+        // SAFETY: each task once, by one worker.
+        None => (0..ntasks).for_each(|i| unsafe { task(arg, i, 0) }),
+    }
+    let time = recorder.begin.elapsed().saturating_sub(start);
+    // No allocation while the model runs.
+    if recorder.spans.len() < recorder.spans.capacity() {
+        recorder.spans.push(Span { start, time, tasks: ntasks });
     }
 }
 

@@ -22,6 +22,8 @@ pub struct CompileOptions {
     pub shapes: Vec<(String, Vec<i64>)>,
     /// Prefix of the object's symbols: a C identifier; see [`symbol_prefix`].
     pub name: String,
+    /// Every step calls the caller's `parallel_for`, so that it can be timed.
+    pub profile: bool,
     /// Verify the tensor IR after each pass.
     pub verify_each: bool,
     /// Outputs are 0 at padding, which is then not computed. An error if the model has no padding to skip.
@@ -101,6 +103,7 @@ impl Default for CompileOptions {
             dims: Vec::new(),
             shapes: Vec::new(),
             name: "bert".into(),
+            profile: false,
             verify_each: false,
             skip_padding: false,
             passes: None,

@@ -110,20 +110,32 @@ struct Driver<'a> {
     cpu_check: Option<u32>,
     /// Position of `launch`.
     launch: u32,
+    /// Every step goes through the caller's `parallel_for`, if there is one.
+    profile: bool,
+}
+
+/// What a driver can have beside the steps.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Options {
+    /// Position of the function `fn() -> i32` that returns 0 on an unsuitable CPU.
+    pub cpu_check: Option<usize>,
+    /// Every step goes through the caller's `parallel_for`, if there is one.
+    pub profile: bool,
 }
 
 /// The driver of `program`, to be placed at position `first` of the list of functions, behind the kernels in their
-/// order. `consts` are the constants' offsets. `cpu_check` is the position of the function `fn() -> i32` that returns 0 on an unsuitable CPU.
+/// order. `consts` are the constants' offsets.
 pub(crate) fn emit(
     program: &Program,
     isa: &dyn TargetIsa,
     consts: &[u64],
     first: usize,
-    cpu_check: Option<usize>,
+    options: Options,
 ) -> Vec<DriverFunction> {
     let launch = first as u32;
-    let cpu_check = cpu_check.map(|c| c as u32);
-    let d = Driver { program, isa, consts, header: Header::new(program), cpu_check, launch };
+    let cpu_check = options.cpu_check.map(|c| c as u32);
+    let header = Header::new(program);
+    let d = Driver { program, isa, consts, header, cpu_check, launch, profile: options.profile };
     let chunks = program.steps.len().div_ceil(CHUNK);
     let mut out = vec![local("launch", d.launch())];
     for c in 0..chunks {

@@ -57,12 +57,14 @@ pub(crate) struct Code {
     pub listing: Option<String>,
 }
 
-/// All functions of `program`: kernels in their order, then the CPU check if any, then the driver.
+/// All functions of `program`: kernels in their order, then the CPU check if any, then the driver. `profile` is that of
+/// [`super::EmitOptions`].
 pub(crate) fn functions(
     program: &Program,
     target: &Target,
     isa: &dyn TargetIsa,
     consts: &[u64],
+    profile: bool,
 ) -> Result<Vec<Item>, Vec<Diag>> {
     let bodies = parallel(&program.kernels, |k| {
         // Cranelift has no registers of more than 128 bits.
@@ -95,7 +97,8 @@ pub(crate) fn functions(
         cpu_check = Some(items.len());
         items.push(Item { name: format!("{}_cpu_check", program.name), export: false, kernel: false, body });
     }
-    for f in driver::emit(program, isa, consts, items.len(), cpu_check) {
+    let driver = driver::Options { cpu_check, profile };
+    for f in driver::emit(program, isa, consts, items.len(), driver) {
         let name = format!("{}_{}", program.name, f.name);
         items.push(Item {
             name,

@@ -37,6 +37,9 @@ pub struct EmitOptions {
     pub hash: String,
     /// Folder for a temporary file as large as the weights; the system's by default.
     pub temp_dir: Option<PathBuf>,
+    /// Every step calls the caller's `parallel_for` once, also one of a single task or with a single worker, so that the
+    /// caller can time it.
+    pub profile: bool,
 }
 
 /// What an object consists of. All sizes are in bytes.
@@ -59,7 +62,7 @@ pub fn emit_object(
     opts: &EmitOptions,
     out: &mut dyn Write,
 ) -> Result<ObjectStats, Vec<Diag>> {
-    let (isa, layout, items) = front(program, target)?;
+    let (isa, layout, items) = front(program, target, opts.profile)?;
     let code = compile::compile(items, &*isa, false)?;
     let one = |d: Diag| vec![d];
     let name = program.name.clone();
@@ -96,7 +99,7 @@ pub fn emit_object(
 
 /// The CLIF of every function of `program`, kernels first.
 pub fn emit_clif(program: &Program, target: &Target) -> Result<String, Vec<Diag>> {
-    let (_, _, items) = front(program, target)?;
+    let (_, _, items) = front(program, target, false)?;
     let mut text = String::new();
     for (i, item) in items.iter().enumerate() {
         if let Body::Clif { func, .. } = &item.body {
@@ -109,7 +112,7 @@ pub fn emit_clif(program: &Program, target: &Target) -> Result<String, Vec<Diag>
 /// The assembly of every function of `program`, kernels first, as Cranelift writes it, that of wide kernels
 /// in Intel's syntax.
 pub fn emit_asm(program: &Program, target: &Target) -> Result<String, Vec<Diag>> {
-    let (isa, _, items) = front(program, target)?;
+    let (isa, _, items) = front(program, target, false)?;
     let code = compile::compile(items, &*isa, true)?;
     let mut text = String::new();
     for (i, (item, c)) in code.iter().enumerate() {
@@ -128,7 +131,7 @@ fn listing(text: &mut String, index: usize, name: &str, body: impl std::fmt::Dis
 }
 
 /// Checks `program` and makes its functions.
-fn front(program: &Program, target: &Target) -> Result<(OwnedTargetIsa, Layout, Vec<Item>), Vec<Diag>> {
+fn front(program: &Program, target: &Target, profile: bool) -> Result<(OwnedTargetIsa, Layout, Vec<Item>), Vec<Diag>> {
     let errors = check::check(program);
     if !errors.is_empty() {
         return Err(errors);
@@ -138,7 +141,7 @@ fn front(program: &Program, target: &Target) -> Result<(OwnedTargetIsa, Layout, 
         return Err(vec![Diag::new(format!("the target {} is not a 64-bit one", isa.triple()))]);
     }
     let layout = Layout::new(program)?;
-    let items = compile::functions(program, target, &*isa, &layout.offsets)?;
+    let items = compile::functions(program, target, &*isa, &layout.offsets, profile)?;
     Ok((isa, layout, items))
 }
 

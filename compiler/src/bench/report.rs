@@ -6,7 +6,7 @@ use bertc_backends::target::Emitter;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Map, Value, json};
 
-use super::{Results, Row, rate};
+use super::{Results, Row, profile, rate};
 use crate::progress::{size, time};
 
 /// Tables for people.
@@ -52,7 +52,11 @@ pub(super) fn text(r: &Results<'_>) -> String {
         }
     }
     let lines: Vec<String> = t.lines().map(|l| l.trim_end().to_string()).collect();
-    text + &lines.join("\n") + "\n"
+    text += &(lines.join("\n") + "\n");
+    if let Some(p) = &r.profile {
+        text += &profile::text(p);
+    }
+    text
 }
 
 fn cells(r: &Results<'_>, row: &Row) -> Vec<String> {
@@ -73,7 +77,7 @@ pub(super) fn json(r: &Results<'_>) -> String {
     let o = r.options;
     let dims: Map<String, Value> = r.dims.iter().map(|(n, v)| (n.clone(), json!(v))).collect();
     let runs: Vec<Value> = r.rows.iter().map(|row| run(r, row)).collect();
-    let value = json!({
+    let mut value = json!({
         "model": o.model.display().to_string(),
         "target": r.target,
         "cpu": o.compile.cpu,
@@ -90,6 +94,9 @@ pub(super) fn json(r: &Results<'_>) -> String {
         "warmup": o.warmup,
         "runs": runs,
     });
+    if let Some(p) = &r.profile {
+        value["profile"] = profile::json(p);
+    }
     format!("{value:#}\n")
 }
 
@@ -135,7 +142,7 @@ fn percent(r: &Results<'_>, t: Duration, peak: f64) -> f64 {
 }
 
 /// Billions with three digits or so.
-fn giga(n: f64) -> String {
+pub(super) fn giga(n: f64) -> String {
     let g = n / 1e9;
     match g {
         _ if g >= 100.0 => format!("{g:.0}"),

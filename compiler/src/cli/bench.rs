@@ -25,6 +25,12 @@ pub struct BenchArgs {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Time each step, with the first number of threads
+    #[arg(long)]
+    pub profile: bool,
+    /// Where to write the steps of a run as Chrome trace events, for chrome://tracing or ui.perfetto.dev
+    #[arg(long, value_name = "OUT.json", requires = "profile")]
+    pub trace: Option<PathBuf>,
     /// CPU to compile for: generic, native, or a name
     #[arg(long, value_name = "CPU", default_value = "native")]
     pub cpu: String,
@@ -41,8 +47,15 @@ impl BenchArgs {
             repeat: self.repeat,
             warmup: self.warmup,
             json: self.json,
+            profile: self.profile,
+            trace: self.trace,
             quiet: self.tune.quiet,
-            compile: CompileOptions { cpu: self.cpu, name: "model".into(), ..self.tune.options() },
+            compile: CompileOptions {
+                cpu: self.cpu,
+                name: "model".into(),
+                profile: self.profile,
+                ..self.tune.options()
+            },
         }
     }
 }

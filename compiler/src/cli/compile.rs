@@ -43,6 +43,9 @@ pub struct MainArgs {
     /// Stop after import, a pass, passes, lower or emit, and print the IR there, or what --emit html or dot make of it
     #[arg(long, value_name = "PHASE")]
     pub stop_after: Option<StopAfter>,
+    /// Let the caller time each step: every one calls its parallel_for once (docs/abi.md)
+    #[arg(long)]
+    pub profile: bool,
     #[command(flatten)]
     pub tune: TuneArgs,
 }
@@ -83,6 +86,7 @@ impl MainArgs {
         let mut compile = CompileOptions {
             target: a.target.unwrap_or_else(|| CompileOptions::default().target),
             cpu: a.cpu,
+            profile: a.profile,
             ..a.tune.clone().options()
         };
         compile.watch.stop_after = a.stop_after;

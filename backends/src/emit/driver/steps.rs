@@ -11,7 +11,7 @@ use crate::plan::{Arg, Chunk, Step};
 
 impl Driver<'_> {
     /// `fn launch(parallel, kernel, args, ntasks)`: all tasks of a step, through the caller's `parallel_for` if there is
-    /// one that has more than one worker and there is more than one task.
+    /// one that has more than one worker and there is more than one task. With `profile` through any that there is.
     pub(super) fn launch(&self) -> Function {
         self.function(&[I64; 4], &[], |c, p| {
             let &[parallel, kernel, args, ntasks] = p else { unreachable!("four parameters") };
@@ -23,14 +23,15 @@ impl Driver<'_> {
             let given = c.b.create_block();
             c.b.ins().brif(null, serial, &start, given, &[]);
             c.b.switch_to_block(given);
-            let workers = c.load(I32, parallel, 8);
-            let one = c.cmp(IntCC::UnsignedLessThanOrEqual, workers, 1);
-            let few = c.cmp(IntCC::UnsignedLessThanOrEqual, ntasks, 1);
-            let alone = c.b.ins().bor(one, few);
-            let shared = c.b.create_block();
-            c.b.ins().brif(alone, serial, &start, shared, &[]);
-
-            c.b.switch_to_block(shared);
+            if !self.profile {
+                let workers = c.load(I32, parallel, 8);
+                let one = c.cmp(IntCC::UnsignedLessThanOrEqual, workers, 1);
+                let few = c.cmp(IntCC::UnsignedLessThanOrEqual, ntasks, 1);
+                let alone = c.b.ins().bor(one, few);
+                let shared = c.b.create_block();
+                c.b.ins().brif(alone, serial, &start, shared, &[]);
+                c.b.switch_to_block(shared);
+            }
             let (ctx, parallel_for) = (c.load(I64, parallel, 0), c.load(I64, parallel, 16));
             let sig = c.signature(self.signature(&[I64; 4], &[]));
             c.b.ins().call_indirect(sig, parallel_for, &[ctx, ntasks, kernel, args]);
@@ -106,7 +107,7 @@ impl Driver<'_> {
         }
         let args = c.offset(ws, h.args.into());
         let kernel = c.function(step.kernel as u32, self.kernel_signature());
-        if step.tasks.is_empty() {
+        if step.tasks.is_empty() && !self.profile {
             let (task, worker) = (c.int(0), c.b.ins().iconst(I32, 0));
             c.b.ins().call(kernel, &[args, task, worker]);
         } else {
@@ -117,7 +118,7 @@ impl Driver<'_> {
                 let n = ceil_div(c, n, chunk);
                 count = Some(count.map_or(n, |m| c.b.ins().imul(m, n)));
             }
-            let count = count.expect("a factor");
+            let count = count.unwrap_or_else(|| c.int(1));
             let address = c.b.ins().func_addr(I64, kernel);
             let launch = c.function(self.launch, self.signature(&[I64; 4], &[]));
             c.b.ins().call(launch, &[parallel, address, args, count]);
