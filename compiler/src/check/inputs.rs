@@ -45,11 +45,11 @@ fn descriptor(g: &Graph) -> Descriptor {
     }
 }
 
-/// Inputs for `g`: those in an `.npz`, or plausible ones.
+/// Inputs for `g`: those in an `.npz`, or plausible ones, with or without padding.
 ///
 /// # Errors
 /// Inputs that don't fit the graph, or that the evaluator refuses.
-pub fn inputs(g: &Graph, file: Option<&Path>) -> Result<Inputs, Vec<Diag>> {
+pub fn inputs(g: &Graph, file: Option<&Path>, padding: bool) -> Result<Inputs, Vec<Diag>> {
     let d = descriptor(g);
     let evaluated = |dims: &[i64], tensors: Vec<Tensor>| {
         let outputs = eval(g, dims, &tensors).map_err(|d| vec![d.note("while evaluating the model as imported")])?;
@@ -64,7 +64,7 @@ pub fn inputs(g: &Graph, file: Option<&Path>) -> Result<Inputs, Vec<Diag>> {
     // A second segment, or ids that fill no character table, are too much for some models.
     let mut first = None;
     for (ids, segments) in [(RANDOM_IDS, true), (RANDOM_IDS, false), (1, false)] {
-        match evaluated(&dims, plausible(&d, &dims, ids, segments)?) {
+        match evaluated(&dims, plausible(&d, &dims, ids, segments, padding)?) {
             Ok(inputs) => return Ok(inputs),
             Err(e) => first = first.or(Some(e)),
         }
@@ -80,18 +80,19 @@ fn small_dims(d: &Descriptor) -> Vec<i64> {
 }
 
 /// What `bertc run` makes, with padding in all rows of masks but the first, and two segments.
-fn plausible(d: &Descriptor, dims: &[i64], ids: i128, segments: bool) -> Result<Vec<Tensor>, Vec<Diag>> {
+fn plausible(d: &Descriptor, dims: &[i64], ids: i128, segments: bool, padding: bool) -> Result<Vec<Tensor>, Vec<Diag>> {
     let mut tensors = run::plausible_inputs(d, dims, ids)?;
     for (p, t) in d.inputs.iter().zip(&mut tensors) {
         let (name, shape) = (p.name.to_ascii_lowercase(), t.shape().to_vec());
         let &[rows, row] = shape.as_slice() else { continue };
+        let mask = padding && name.contains("mask");
         let one = |i: usize| match () {
             // Of two rows the second is half padding.
-            () if name.contains("mask") => i % row < (row * (rows - i / row) / rows).max(1),
+            () if mask => i % row < (row * (rows - i / row) / rows).max(1),
             () => i % row >= row / 2,
         };
         let segment = segments && (name.contains("type") || name.contains("segment"));
-        if name.contains("mask") || segment {
+        if mask || segment {
             let scalar = |i: usize| match (one(i), p.dtype.is_float()) {
                 (b, true) => Scalar::Float(f64::from(u8::from(b))),
                 (b, false) => Scalar::Int(b.into()),
@@ -118,11 +119,12 @@ func @f(%ids: tensor<b x s x i64>, %attention_mask: tensor<b x s x i64>, %token_
             &no_resources,
         )
         .unwrap();
-        let i = inputs(&g, None).unwrap();
+        let i = inputs(&g, None, true).unwrap();
         assert_eq!(i.dims, [2, 13]);
         let mask = i.tensors[1].to_i64_vec();
         assert_eq!((mask[..13].iter().sum::<i64>(), mask[13..].iter().sum::<i64>()), (13, 6));
         assert!(mask[13..19].iter().all(|&m| m == 1), "{mask:?}");
+        assert!(inputs(&g, None, false).unwrap().tensors[1].to_i64_vec().iter().all(|&m| m == 1));
         assert_eq!(i.tensors[2].to_i64_vec()[..13], [0, 0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 1, 1]);
     }
 
@@ -137,7 +139,7 @@ func @f(%token_type_ids: tensor<b x s x i64>, %t: tensor<1 x 4 x f32>) -> (y: te
             &no_resources,
         )
         .unwrap();
-        let i = inputs(&g, None).unwrap();
+        let i = inputs(&g, None, true).unwrap();
         assert!(i.tensors[0].to_i64_vec().iter().all(|&x| x == 0));
     }
 }

@@ -33,6 +33,8 @@ mod tests;
 pub struct CheckOptions {
     /// The model, or IR text.
     pub model: PathBuf,
+    /// Large constants of the text.
+    pub resources: Option<PathBuf>,
     /// How to compile it.
     pub compile: CompileOptions,
     /// Inputs; without, plausible ones are made.
@@ -117,10 +119,7 @@ impl Report {
         if !self.outputs.iter().any(|o| above(&o.compiled)) {
             return Verdict::Fine;
         }
-        match self.outputs.iter().all(|o| o.tapped.is_some_and(|t| !above(&t))) {
-            true => Verdict::Memory,
-            false => Verdict::Code,
-        }
+        if self.outputs.iter().all(|o| o.tapped.is_some_and(|t| !above(&t))) { Verdict::Memory } else { Verdict::Code }
     }
 }
 
@@ -146,18 +145,21 @@ pub fn check(o: &CheckOptions, table: &'static [Entry], sabotage: Option<Sabotag
     let progress = &mut Progress::new(o.quiet);
     progress.print_timing(o.compile.watch.timing);
     let imported = progress.phase(Phase::Import, || load(o))?;
-    let inputs = inputs::inputs(&imported, o.input.as_deref())?;
+    // Padding is what --skip-padding makes something else of.
+    let inputs = inputs::inputs(&imported, o.input.as_deref(), !o.compile.skip_padding)?;
     let bisect = o.bisect.then(|| bisect::bisect(&imported, &steps, &inputs, o.tolerance)).transpose()?;
     let mut g = imported.clone();
     progress.nested(Phase::Passes, |p| passes::run(&mut g, &steps, &o.compile, p, &mut std::io::stderr()))?;
     g.name.clone_from(&o.compile.name);
-    let values = eval_all(&g, &inputs.dims, &inputs.tensors)
-        .map_err(|d| vec![d.note("while evaluating the graph after the passes; --bisect names the pass")])?;
+    let values = eval_all(&g, &inputs.dims, &inputs.tensors).map_err(|d| {
+        let d = d.note("while evaluating the graph after the passes");
+        let found = bisect.as_ref().and_then(|b: &Option<Culprit>| b.as_ref());
+        let who = found.map_or("--bisect names the pass".into(), |c| format!("since the pass '{}'", c.pass));
+        vec![d.note(who)]
+    })?;
     let plain = ops::execute(&g, &target, &inputs, sabotage)?;
-    let tapped = match o.taps {
-        true => Some(ops::taps(&g, &plain.traced, &target, &inputs, &values, sabotage)?),
-        false => None,
-    };
+    let taps = || ops::taps(&g, &plain.traced, &target, &inputs, &values, sabotage);
+    let tapped = o.taps.then(taps).transpose()?;
     progress.finish();
     let transformed: Vec<Tensor> = g.outputs().iter().map(|p| values[&p.value].clone()).collect();
     Ok(Report {
@@ -179,7 +181,7 @@ fn load(o: &CheckOptions) -> Result<Graph, Vec<Diag>> {
         output: None,
         inline_constants: false,
         locations: false,
-        resources: None,
+        resources: o.resources.clone(),
         compile: o.compile.clone(),
     })
 }

@@ -97,6 +97,7 @@ fn zoo(name: &str) -> PathBuf {
 fn options(model: PathBuf) -> CheckOptions {
     CheckOptions {
         model,
+        resources: None,
         compile: CompileOptions { cpu: "native".into(), name: "model".into(), ..CompileOptions::default() },
         input: None,
         tolerance: 1e-4,

@@ -13,6 +13,9 @@ pub struct CheckArgs {
     /// The model, or tensor IR as text
     #[arg(value_name = "MODEL")]
     pub model: PathBuf,
+    /// Large constants of the text, by the names that it has for them
+    #[arg(long, value_name = "SIDE.npz")]
+    pub resources: Option<PathBuf>,
     /// Inputs, by their ONNX names [default: plausible ones, a batch of 2 of length 13, as far as the ranges allow]
     #[arg(long, value_name = "IN.npz")]
     pub input: Option<PathBuf>,
@@ -48,6 +51,7 @@ impl CheckArgs {
     pub fn options(self) -> CheckOptions {
         CheckOptions {
             model: self.model,
+            resources: self.resources,
             input: self.input,
             tolerance: self.tol,
             taps: !self.no_taps,
