@@ -61,7 +61,7 @@ fn every_step_is_timed() {
     let s = Sandbox::new();
     for threads in [1, 2] {
         let args = format!(
-            "bench m.onnx --profile --trace t.json --repeat 2 --warmup 0 --threads {threads} --dim seq=8 --json"
+            "bench m.onnx --profile --trace t.json --repeat 2 --warmup 0 --threads {threads} --dim sequence=8 --json"
         );
         let (v, _) = s.json(0, &args);
         let steps = v["profile"]["steps"].as_array().unwrap();
@@ -74,7 +74,7 @@ fn every_step_is_timed() {
         let starts: Vec<f64> = events.iter().map(|e| e["ts"].as_f64().unwrap()).collect();
         assert!(starts.is_sorted() && events.iter().any(|e| e["args"]["tasks"] == 1), "{starts:?}");
     }
-    let (out, _) = s.run(0, "bench m.onnx --profile --repeat 1 --warmup 0 --dim seq=8");
+    let (out, _) = s.run(0, "bench m.onnx --profile --repeat 1 --warmup 0 --dim sequence=8");
     assert!(out.contains("steps in order:") && out.contains("share"), "{out}");
     let (_, err) = s.run(2, "bench m.onnx --trace t.json");
     assert!(err.contains("--profile"), "{err}");

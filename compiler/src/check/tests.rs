@@ -219,14 +219,14 @@ fn text_is_checked_too_and_inputs_can_be_given() {
     let text = "func @f(%x: tensor<4 x f32>) -> (y: tensor<4 x f32>) {\n  %0 = exp %x\n  %1 = neg %0\n  return %1\n}\n";
     std::fs::write(&file, text).unwrap();
     let x = Tensor::from_f32(vec![4], &[0.0, 1.0, -2.0, 0.5]);
-    crate::npz::write(std::fs::File::create(&arrays).unwrap(), [("x", &x)].into_iter()).unwrap();
+    crate::npz::write(std::fs::File::create(&arrays).unwrap(), [("x", &x)]).unwrap();
     let o = CheckOptions { input: Some(arrays.clone()), ..options(file.clone()) };
     let report = check(&o, PASSES, None).unwrap();
     assert!(matches!(report.verdict(), Verdict::Fine), "{}", report::text(&report));
     assert_eq!(report.ops.as_ref().unwrap().iter().map(|r| r.op).collect::<Vec<_>>(), ["exp", "neg"]);
     assert!(!report.plausible && report.inputs == ["x f32 [4]"], "{:?}", report.inputs);
     let wrong = Tensor::from_f32(vec![5], &[0.0; 5]);
-    crate::npz::write(std::fs::File::create(&arrays).unwrap(), [("x", &wrong)].into_iter()).unwrap();
+    crate::npz::write(std::fs::File::create(&arrays).unwrap(), [("x", &wrong)]).unwrap();
     let e = check(&o, PASSES, None).unwrap_err();
     assert!(e[0].message.contains("input 'x': dim 0 is 5, expected 4"), "{e:?}");
 }

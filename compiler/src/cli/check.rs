@@ -20,7 +20,7 @@ pub struct CheckArgs {
     #[arg(long, value_name = "IN.npz")]
     pub input: Option<PathBuf>,
     /// Largest error that is fine, relative to the largest element
-    #[arg(long, value_name = "REL", default_value_t = 1e-4, value_parser = tolerance)]
+    #[arg(long, value_name = "REL", default_value_t = 1e-4, allow_negative_numbers = true, value_parser = tolerance)]
     pub tol: f64,
     /// Look at every op, with intermediates that share no memory (the default)
     #[arg(long, overrides_with = "no_taps")]
