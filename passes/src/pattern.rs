@@ -89,21 +89,28 @@ pub fn applied(g: &Graph, ctx: &mut PassContext, pass: &'static str, v: ValueId,
 
 /// Reshapes and transposes of a new reshape or transpose merge with it, or cancel.
 fn simplify_users(g: &mut Graph, v: ValueId) -> Result<(), Diag> {
-    if !matches!(g.op(v), Op::Reshape { .. } | Op::Transpose { .. }) {
-        return Ok(());
-    }
-    for u in g.users(v) {
-        let node = g.node(u).clone();
-        let new = match node.op {
-            Op::Reshape { shape } => reshape(g, v, shape, &node.loc),
-            Op::Transpose { perm } => transpose(g, v, &perm, &node.loc),
-            _ => None,
-        };
-        if let Some(new) = new
-            && g.op(new) != g.op(u)
-        {
-            g.replace(u, new)?;
-            simplify_users(g, new)?;
+    let mut work = vec![v];
+    while let Some(v) = work.pop() {
+        if !matches!(g.op(v), Op::Reshape { .. } | Op::Transpose { .. }) {
+            continue;
+        }
+        for u in g.users(v) {
+            // What was replaced stays a user until the dead are removed; two of them could replace each other for ever.
+            if g.users(u).is_empty() && !g.is_output(u) {
+                continue;
+            }
+            let node = g.node(u).clone();
+            let new = match node.op {
+                Op::Reshape { shape } => reshape(g, v, shape, &node.loc),
+                Op::Transpose { perm } => transpose(g, v, &perm, &node.loc),
+                _ => None,
+            };
+            if let Some(new) = new
+                && g.op(new) != g.op(u)
+            {
+                g.replace(u, new)?;
+                work.push(new);
+            }
         }
     }
     Ok(())
