@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use bertc_ir::Diag;
+use bertc_ir::diag::did_you_mean;
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 pub use target_lexicon::BinaryFormat;
@@ -230,7 +231,9 @@ fn parse_triple(target: &str) -> Result<Triple, Diag> {
     let triple = match name {
         "native" => Triple::host(),
         n => Triple::from_str(n).map_err(|e| {
-            Diag::new(format!("unknown target '{target}': {e}")).note("use x86_64, aarch64, native or a triple")
+            Diag::new(format!("unknown target '{target}': {e}"))
+                .note("use x86_64, aarch64, native or a triple")
+                .maybe_help(did_you_mean(target, ["x86_64", "amd64", "aarch64", "arm64", "native"]))
         })?,
     };
     let known = match triple.architecture {
@@ -257,7 +260,7 @@ fn x86_features(triple: &Triple, cpu: &str) -> Result<Vec<&'static str>, Diag> {
     }
     let count = X86_CPUS.iter().find(|c| c.0 == cpu).map(|c| c.1).ok_or_else(|| {
         let names: Vec<&str> = X86_CPUS.iter().map(|c| c.0).collect();
-        Diag::new(format!("unknown cpu '{cpu}' for x86-64")).note(format!("known are native, {}", names.join(", ")))
+        unknown_cpu(cpu, "x86-64", &names)
     })?;
     Ok(X86_FEATURES[..count].iter().map(|f| f.name).collect())
 }
@@ -272,8 +275,14 @@ fn a64_features(triple: &Triple, cpu: &str) -> Result<Vec<&'static str>, Diag> {
     let cpu = if mac && cpu == "generic" { "apple-m1" } else { cpu };
     A64_CPUS.iter().find(|c| c.0 == cpu).map(|c| c.1.to_vec()).ok_or_else(|| {
         let names: Vec<&str> = A64_CPUS.iter().map(|c| c.0).collect();
-        Diag::new(format!("unknown cpu '{cpu}' for aarch64")).note(format!("known are native, {}", names.join(", ")))
+        unknown_cpu(cpu, "aarch64", &names)
     })
+}
+
+fn unknown_cpu(cpu: &str, target: &str, names: &[&str]) -> Diag {
+    Diag::new(format!("unknown cpu '{cpu}' for {target}"))
+        .note(format!("known are native, {}", names.join(", ")))
+        .maybe_help(did_you_mean(cpu, names.iter().copied().chain(["native"])))
 }
 
 fn require_host(triple: &Triple) -> Result<(), Diag> {
@@ -374,5 +383,9 @@ mod tests {
     fn unknown_cpus_are_named() {
         let e = Target::parse("x86_64", "cortex-a76").unwrap_err();
         assert!(e.message.contains("unknown cpu 'cortex-a76'"), "{e}");
+        let e = Target::parse("x86_64", "x86-64-v33").unwrap_err().to_string();
+        assert!(e.contains("did you mean 'x86-64-v3'?"), "{e}");
+        let e = Target::parse("aarch46", "generic").unwrap_err().to_string();
+        assert!(e.contains("did you mean 'aarch64'?"), "{e}");
     }
 }

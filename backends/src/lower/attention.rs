@@ -506,7 +506,13 @@ impl Attention {
             Row { lo, hi, len: &e, lanes: self.tile.lanes }.each(c, |c, i, lanes| {
                 let x = c.load_from(self.y, at, i, lanes);
                 let f = c.b.splat(factor, lanes);
-                let x = c.b.mul(x, f);
+                let mut x = c.b.mul(x, f);
+                if nan_to_zero {
+                    let sum = c.b.splat(sum, lanes);
+                    let undefined = c.b.cmp(CmpOp::Ne, sum, sum);
+                    let zero = c.imm(Elem::F32, lanes, 0.0);
+                    x = c.b.select(undefined, zero, x);
+                }
                 c.store_from(self.y, at, i, x);
             });
         });

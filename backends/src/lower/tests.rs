@@ -433,6 +433,24 @@ fn attentions_with_masked_rows() {
     }
 }
 
+/// A score that leaves a softmax undefined, in the first block of keys or in a later one, with and without the guard.
+#[test]
+fn attentions_with_undefined_scores() {
+    for nan_to_zero in [false, true] {
+        for (at, fill) in [(3, f64::INFINITY), (149, f64::INFINITY), (3, f64::NAN), (149, f64::NAN)] {
+            let mut c = Case::new(1, 2);
+            let x = c.input(DType::F32, &["1", "150", "8"]);
+            // The first row only.
+            let mask = (0..150 * 150).map(|i| Scalar::Float(if i == at { fill } else { 0.0 }));
+            let mask = Tensor::from_scalars(DType::F32, vec![1, 1, 150, 150], mask);
+            let mask = c.add(Op::Constant(mask), &[]);
+            let op = Attention { heads: 2, scale: 1.0, mask: true, nan_to_zero, lengths: false };
+            let y = c.add(Op::Attention(op), &[x, x, x, mask]);
+            c.check(&[y], 1e-5);
+        }
+    }
+}
+
 /// Padding at the end is skipped, in the middle it isn't, and a mask of padding only is no padding.
 #[test]
 fn attentions_with_padding() {
