@@ -136,7 +136,7 @@ mod tests {
             let target = Target::parse(arch, cpu).unwrap();
             let width = width.unwrap_or(Width::narrow(&target));
             let p = peak("peak", &target, width);
-            let asm = object::emit_asm(&p.program, &target).unwrap();
+            let asm = object::emit_asm(&[object::Variant { program: &p.program, target: &target }]).unwrap();
             let kernel = asm.split("\n\n").next().unwrap();
             let lines: Vec<&str> = kernel.lines().collect();
             let is = |l: &&str| l.contains(op) && (l.contains("fmadd") || l.contains("fmla"));

@@ -89,6 +89,9 @@ const X86_CPUS: &[(&str, usize)] = &[
     ("znver5", ALL),
 ];
 
+/// The CPUs of a generic object, with their numbers of features.
+pub const X86_VARIANTS: [(&str, usize); 3] = [("x86-64", 0), ("x86-64-v3", V3), ("x86-64-v4", V4)];
+
 /// CPUs of AArch64 with the optional instructions they have.
 const A64_CPUS: &[(&str, &[&str])] = &[
     ("generic", &[]),
@@ -211,6 +214,25 @@ impl Target {
             return Vec::new();
         }
         X86_FEATURES.iter().filter(|f| self.has(f.name)).copied().collect()
+    }
+
+    /// The targets whose code an object for this one holds, each with more instructions than the one before. Of a generic
+    /// x86-64 these are the psABI's levels that make a difference; of any other target it is the only one.
+    pub fn variants(&self) -> Vec<Target> {
+        if !self.is_x86_64() || self.cpu != "generic" {
+            return vec![self.clone()];
+        }
+        let level = |&(cpu, count): &(&str, usize)| Target {
+            cpu: cpu.to_string(),
+            features: X86_FEATURES[..count].iter().map(|f| f.name).collect(),
+            ..self.clone()
+        };
+        let mut all: Vec<Target> = X86_VARIANTS.iter().map(level).collect();
+        if self.emitter == Emitter::Clif || !crate::emit::x86::supports(&all[2]) {
+            // Cranelift has nothing wider than the level before.
+            all.pop();
+        }
+        all
     }
 
     /// Whether this machine can run the code: same architecture and operating system, and every feature is there.

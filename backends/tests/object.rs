@@ -6,10 +6,10 @@ use std::path::Path;
 use std::process::Command;
 
 use bertc_backends::header::emit_header;
-use bertc_backends::object::{EmitOptions, emit_asm, emit_clif, emit_object};
+use bertc_backends::object::{EmitOptions, Variant, emit_asm, emit_clif, emit_object, emit_variants};
 use bertc_backends::plan::{Arg, Program};
 use bertc_backends::target::Target;
-use bertc_ir::{Dim, SymbolId};
+use bertc_ir::{Dim, SymbolId, Tensor};
 use common::{program, target};
 use object::{Object, ObjectSection, ObjectSymbol};
 
@@ -120,6 +120,72 @@ fn a_cpu_without_the_features_is_an_error() {
     }
 }
 
+/// Of variants whose tables differ, the result says which one ran: the last that the CPU has instructions for.
+#[test]
+#[cfg(all(target_arch = "x86_64", target_os = "linux"))]
+fn the_cpu_chooses_the_variant() {
+    if !have("cc") {
+        return;
+    }
+    let targets = target(TRIPLES[0]).variants();
+    assert_eq!(targets.iter().map(|t| t.cpu.as_str()).collect::<Vec<_>>(), ["x86-64", "x86-64-v3", "x86-64-v4"]);
+    let programs: Vec<Program> = (0..targets.len())
+        .map(|i| {
+            let mut p = program("m");
+            let table: Vec<f32> = (0..80).map(|k| (k * (i + 1)) as f32).collect();
+            p.consts[0].parts = vec![Tensor::from_f32(vec![10, 8], &table).into()];
+            p
+        })
+        .collect();
+    let variants: Vec<Variant<'_>> =
+        programs.iter().zip(&targets).map(|(program, target)| Variant { program, target }).collect();
+    let dir = tempfile::tempdir().unwrap();
+    let mut out = Vec::new();
+    let stats = emit_variants(&variants, &EmitOptions::default(), &mut out).unwrap();
+    // Three tables of 320 bytes, and one packed matrix.
+    assert_eq!((stats.consts, stats.kernels.len()), (3 * 320 + 2 * 16 * 8 * 4, 9));
+    std::fs::write(dir.path().join("m.o"), out).unwrap();
+    std::fs::write(dir.path().join("m.h"), emit_header(&programs[0])).unwrap();
+    let source = "#include \"m.h\"\n#include <stdio.h>\n\
+        static int64_t ids[1] = {1}; static float bias[20], y[20]; static _Alignas(64) char ws[4096];\n\
+        int main(void) { m_inputs i = {ids, bias}; m_outputs o = {y}; m_dims d = {1, 1};\n\
+        for (int k = 0; k < 2; k++) { y[0] = 0; if (!m_workspace_size(&d, 1)) return 1;\n\
+        if (m_run(&i, &d, &o, ws, sizeof ws, 0, 0)) return 2; printf(\"%g \", y[0]); } return 0; }\n";
+    std::fs::write(dir.path().join("a.c"), source).unwrap();
+    let app = dir.path().join("app");
+    run(Command::new("cc").args([dir.path().join("a.c"), dir.path().join("m.o")]).arg("-o").arg(&app));
+    let first: f64 = (8..16).map(|k| f64::from(k) * (f64::from((k - 8) * 20 % 7) - 3.0)).sum();
+    let here = targets.iter().filter(|t| t.runs_here()).count();
+    let mut machines = vec![(Command::new(&app), here)];
+    if have("qemu-x86_64") {
+        for (cpu, level) in [("Nehalem", 1), ("Haswell", 2)] {
+            let mut c = Command::new("qemu-x86_64");
+            c.args(["-cpu", cpu]).arg(&app).stderr(std::process::Stdio::null());
+            machines.push((c, level));
+        }
+    }
+    for (mut machine, level) in machines {
+        let want = first * level as f64;
+        assert_eq!(run(&mut machine), format!("{want} {want} "), "{machine:?}");
+    }
+}
+
+#[test]
+fn variants_of_different_models_are_refused() {
+    let (targets, mut programs) = (target(TRIPLES[0]).variants(), [program("m"), program("m")]);
+    let emit = |programs: &[Program; 2], targets: [&Target; 2]| {
+        let variants = [0, 1].map(|i| Variant { program: &programs[i], target: targets[i] });
+        emit_variants(&variants, &EmitOptions::default(), &mut Vec::new()).map_err(|e| e[0].message.clone())
+    };
+    assert!(emit(&programs, [&targets[0], &targets[1]]).is_ok());
+    let e = emit(&programs, [&targets[1], &targets[2]]).unwrap_err();
+    assert!(e.contains("the first variant is for 'x86-64-v3'"), "{e}");
+    let e = emit(&programs, [&targets[0], &targets[0]]).unwrap_err();
+    assert!(e.contains("no CPU would choose the variant for 'x86-64'"), "{e}");
+    programs[1].inputs.pop();
+    assert!(emit(&programs, [&targets[0], &targets[1]]).is_err());
+}
+
 #[test]
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn an_object_links_into_a_shared_library() {
@@ -167,7 +233,8 @@ fn no_format_has_undefined_symbols() {
 fn listings_name_every_function() {
     for triple in &TRIPLES[..2] {
         let (p, t) = (program("bert"), target(triple));
-        let (clif, asm) = (emit_clif(&p, &t).unwrap(), emit_asm(&p, &t).unwrap());
+        let v = Variant { program: &p, target: &t };
+        let (clif, asm) = (emit_clif(&[v]).unwrap(), emit_asm(&[v]).unwrap());
         for f in ["bert_k_gather", "bert_k_project", "bert_k_add", "bert_launch", "bert_steps_0", "bert_run"] {
             assert!(clif.contains(&format!("; {f} (u0:")), "{f} in\n{clif}");
             assert!(asm.contains(&format!("; {f} (u0:")), "{f} in\n{asm}");

@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use bertc_backends::object::{EmitOptions, ObjectStats};
+use bertc_backends::object::{EmitOptions, ObjectStats, Variant};
 use bertc_backends::plan::Program;
 use bertc_backends::target::{Emitter, Target};
 use bertc_backends::{header, lower, object};
@@ -45,7 +45,8 @@ pub struct Front {
 #[derive(Clone, Debug)]
 pub struct Compiled {
     front: Front,
-    program: Program,
+    /// At least one, the first for the least CPU.
+    variants: Vec<(Target, Program)>,
     profile: bool,
 }
 
@@ -80,14 +81,17 @@ pub fn front(path: &Path, options: &CompileOptions, progress: &mut Progress) -> 
 /// Everything that is wrong with options or model.
 pub fn compile_with(path: &Path, options: &CompileOptions, progress: &mut Progress) -> Result<Compiled, Vec<Diag>> {
     let front = front(path, options, progress)?;
-    let program = progress.phase(Phase::Lower, || {
-        let program = lower::lower(&front.graph, &front.target)?;
-        if options.verify_each || cfg!(debug_assertions) {
-            program.verify()?;
-        }
-        Ok::<_, Vec<Diag>>(program)
+    let variants = progress.phase(Phase::Lower, || {
+        let lowered = front.target.variants().into_iter().map(|target| {
+            let program = lower::lower(&front.graph, &target)?;
+            if options.verify_each || cfg!(debug_assertions) {
+                program.verify()?;
+            }
+            Ok((target, program))
+        });
+        lowered.collect::<Result<Vec<_>, Vec<Diag>>>()
     })?;
-    Ok(Compiled { front, program, profile: options.profile })
+    Ok(Compiled { front, variants, profile: options.profile })
 }
 
 impl Front {
@@ -98,9 +102,18 @@ impl Front {
 }
 
 impl Compiled {
-    /// Kernels, steps and buffers.
+    /// Kernels, steps and buffers; of several variants, those of the one for the least CPU.
     pub fn program(&self) -> &Program {
-        &self.program
+        &self.variants[0].1
+    }
+
+    /// The CPUs that there is code for, the least first.
+    pub fn targets(&self) -> impl Iterator<Item = &Target> {
+        self.variants.iter().map(|v| &v.0)
+    }
+
+    fn variants(&self) -> Vec<Variant<'_>> {
+        self.variants.iter().map(|(target, program)| Variant { program, target }).collect()
     }
 
     /// The tensor IR that was lowered, with target and hash.
@@ -115,17 +128,17 @@ impl Compiled {
     pub fn write_object(&self, out: &mut dyn Write) -> Result<ObjectStats, Vec<Diag>> {
         let hash = self.front.hash.clone();
         let options = EmitOptions { hash, profile: self.profile, ..EmitOptions::default() };
-        object::emit_object(&self.program, &self.front.target, &options, out)
+        object::emit_variants(&self.variants(), &options, out)
     }
 
     /// The C header.
     pub fn header(&self) -> String {
-        header::emit_header(&self.program)
+        header::emit_header(self.program())
     }
 
     /// The whole program: its kernels, then the schedule that calls them.
     pub fn kernel_ir(&self) -> String {
-        self.program.print()
+        self.program().print()
     }
 
     /// Cranelift IR of every function.
@@ -133,7 +146,7 @@ impl Compiled {
     /// # Errors
     /// The program can't be emitted.
     pub fn clif(&self) -> Result<String, Vec<Diag>> {
-        object::emit_clif(&self.program, &self.front.target)
+        object::emit_clif(&self.variants())
     }
 
     /// Disassembly of every function.
@@ -141,13 +154,13 @@ impl Compiled {
     /// # Errors
     /// The program can't be emitted.
     pub fn asm(&self) -> Result<String, Vec<Diag>> {
-        object::emit_asm(&self.program, &self.front.target)
+        object::emit_asm(&self.variants())
     }
 
     /// The symbols that the object defines for the app.
     pub fn symbols(&self) -> Vec<String> {
         let names = ["model", "output_shape", "run", "strerror", "workspace_size"];
-        names.map(|n| format!("{}_{n}", self.program.name)).into()
+        names.map(|n| format!("{}_{n}", self.program().name)).into()
     }
 }
 

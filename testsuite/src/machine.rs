@@ -1,5 +1,5 @@
-//! The machines that compiled code runs on: this one, AArch64 under qemu, and Windows under wine. Links a model with the C driver and
-//! runs it.
+//! The machines that compiled code runs on: this one, older ones and AArch64 under qemu, and Windows under wine. Links a
+//! model with the C driver and runs it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -12,6 +12,8 @@ use crate::golden::Case;
 pub enum Machine {
     /// This x86-64 machine.
     X86_64,
+    /// An x86-64 CPU by qemu-user's name, which has its instructions only.
+    Older(&'static str),
     /// AArch64 Linux under qemu-user.
     Aarch64,
     /// x86-64 Windows under wine.
@@ -33,7 +35,7 @@ impl Machine {
     /// Name in test names, and the compiler's `--target`.
     pub fn name(self) -> &'static str {
         match self {
-            Machine::X86_64 => "x86_64",
+            Machine::X86_64 | Machine::Older(_) => "x86_64",
             Machine::Aarch64 => "aarch64",
             Machine::Windows => "x86_64-windows-gnu",
         }
@@ -44,6 +46,7 @@ impl Machine {
         match self {
             Machine::X86_64 if !cfg!(target_arch = "x86_64") => Some("an x86-64 host"),
             Machine::X86_64 => (!on_path("cc")).then_some("cc"),
+            Machine::Older(_) => Machine::X86_64.missing().or((!on_path("qemu-x86_64")).then_some("qemu-x86_64")),
             Machine::Aarch64 if !on_path("aarch64-linux-gnu-gcc") => Some("aarch64-linux-gnu-gcc"),
             Machine::Aarch64 => (!on_path("qemu-aarch64")).then_some("qemu-aarch64"),
             Machine::Windows if !on_path("x86_64-w64-mingw32-gcc") => Some("x86_64-w64-mingw32-gcc"),
@@ -53,7 +56,7 @@ impl Machine {
 
     fn cc(self) -> &'static str {
         match self {
-            Machine::X86_64 => "cc",
+            Machine::X86_64 | Machine::Older(_) => "cc",
             Machine::Aarch64 => "aarch64-linux-gnu-gcc",
             Machine::Windows => "x86_64-w64-mingw32-gcc",
         }
@@ -104,6 +107,11 @@ impl Machine {
     pub fn run(self, program: &Path, args: &[OsString]) -> Result<(), String> {
         let mut cmd = match self {
             Machine::X86_64 => Command::new(program),
+            Machine::Older(cpu) => {
+                let mut c = Command::new("qemu-x86_64");
+                c.args(["-cpu", cpu]).arg(program);
+                c
+            }
             Machine::Aarch64 => {
                 let mut c = Command::new("qemu-aarch64");
                 // One glibc for loader and library, even where arm64 packages are installed too.

@@ -12,7 +12,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 fn main() {
     let args = Arguments::from_args();
     let mut trials = Vec::new();
-    for (machine, cpu) in [(Machine::X86_64, "generic"), (Machine::X86_64, "native"), (Machine::Aarch64, "generic")] {
+    for (machine, cpu) in [(Machine::X86_64, "generic"), (Machine::X86_64, "x86-64"), (Machine::Aarch64, "generic")] {
         let dir = std::env::var_os("BERTC_MINILM").map(PathBuf::from);
         let (Some(dir), None) = (dir.clone(), machine.missing()) else {
             let what = if dir.is_none() { "BERTC_MINILM" } else { machine.missing().unwrap_or_default() };

@@ -3,6 +3,7 @@
 //!
 //! One test per machine, level and model. A machine that is missing here is reported by name.
 
+use bertc_backends::target::Target;
 use bertc_testsuite::end_to_end::check;
 use bertc_testsuite::machine::Machine;
 use bertc_testsuite::zoo_dir;
@@ -26,19 +27,29 @@ fn main() {
     let mut trials = Vec::new();
     for (machine, cpu) in [
         (Machine::X86_64, "generic"),
+        (Machine::X86_64, "x86-64"),
+        (Machine::X86_64, "x86-64-v3"),
         (Machine::X86_64, "native"),
+        (Machine::Older("Nehalem"), "generic"),
+        (Machine::Older("Haswell"), "generic"),
         (Machine::Aarch64, "generic"),
         (Machine::Windows, "generic"),
     ] {
-        if let Some(what) = machine.missing() {
-            let name = format!("zoo::{}::{cpu}::skipped for want of {what}", machine.name());
+        let runs = Target::parse(machine.name(), cpu).is_ok_and(|t| machine != Machine::X86_64 || t.runs_here());
+        let missing = machine.missing().or((!runs).then_some("a CPU with its instructions"));
+        let on = match machine {
+            Machine::Older(as_cpu) => format!("{} as {as_cpu}", machine.name()),
+            _ => machine.name().to_string(),
+        };
+        if let Some(what) = missing {
+            let name = format!("zoo::{on}::{cpu}::skipped for want of {what}");
             trials.push(Trial::test(name, || Ok(())).with_ignored_flag(true));
             continue;
         }
         for model in models() {
-            for level in levels(machine, &model) {
+            for level in levels(machine, cpu, &model) {
                 let model = model.clone();
-                let name = format!("zoo::{}::{cpu}::O{level}::{model}", machine.name());
+                let name = format!("zoo::{on}::{cpu}::O{level}::{model}");
                 let run = move || check(machine, cpu, level, &model, &zoo_dir(), tolerance(&model, level));
                 trials.push(Trial::test(name, move || run().map_err(Failed::from)));
             }
@@ -47,12 +58,14 @@ fn main() {
     libtest_mimic::run(&args, trials).exit();
 }
 
-/// The -O levels to test: wine starts slowly, so there it is only those models that have all kinds of kernels.
-fn levels(machine: Machine, model: &str) -> Vec<u8> {
+/// The -O levels to test. Wine starts slowly, and older machines are there to see which code is chosen: only those models
+/// that have all kinds of kernels. What differs from another CPU in kernels only needs no level but the usual one.
+fn levels(machine: Machine, cpu: &str, model: &str) -> Vec<u8> {
     let some = ["bert-mlm", "minilm-dynamo-cls", "bert-eager+qdqall"].contains(&model);
     match machine {
-        Machine::Windows if some => vec![2],
-        Machine::Windows => Vec::new(),
+        Machine::Windows | Machine::Older(_) if some => vec![2],
+        Machine::Windows | Machine::Older(_) => Vec::new(),
+        Machine::X86_64 if ["native", "x86-64-v3"].contains(&cpu) => vec![2],
         Machine::X86_64 | Machine::Aarch64 => (0..=3).collect(),
     }
 }

@@ -23,12 +23,14 @@ use crate::plan::{ALIGN, Program};
 
 /// Namespace of function references: the index is a position in the list of functions.
 pub(crate) const FUNCTIONS: u32 = 0;
-/// Namespace of data references: the index is [`WEIGHTS`] or [`ERRORS`].
+/// Namespace of data references: the index is [`WEIGHTS`], [`ERRORS`] or [`LEVEL`].
 pub(crate) const DATA: u32 = 1;
 /// The constants, all in one section.
 pub(crate) const WEIGHTS: u32 = 0;
 /// The table of error messages' addresses.
 pub(crate) const ERRORS: u32 = 1;
+/// Which code suits the CPU: 32 bits, 0 as long as nobody has asked.
+pub(crate) const LEVEL: u32 = 2;
 
 /// Error codes and their messages, in the order of the codes. The last message is for any other code.
 pub(crate) const ERROR_TEXT: [&str; 10] = [
@@ -106,63 +108,138 @@ struct Driver<'a> {
     /// Offset of each constant from [`WEIGHTS`].
     consts: &'a [u64],
     header: Header,
-    /// Position of the function that tells whether the CPU will do, if the target asks for one.
-    cpu_check: Option<u32>,
     /// Position of `launch`.
     launch: u32,
-    /// Every step goes through the caller's `parallel_for`, if there is one.
-    profile: bool,
+    options: Options,
 }
 
-/// What a driver can have beside the steps.
+/// Where a driver is and what it has beside the steps. Positions are those in the list of functions.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Options {
-    /// Position of the function `fn() -> i32` that returns 0 on an unsuitable CPU.
-    pub cpu_check: Option<usize>,
+    /// Position of the first kernel; the others follow.
+    pub kernels: usize,
+    /// Position of the driver's first function.
+    pub first: usize,
+    /// Position of [`cpu_level`], where `run` has to ask whether the CPU will do.
+    pub cpu_level: Option<usize>,
     /// Every step goes through the caller's `parallel_for`, if there is one.
     pub profile: bool,
 }
 
-/// The driver of `program`, to be placed at position `first` of the list of functions, behind the kernels in their
-/// order. `consts` are the constants' offsets.
-pub(crate) fn emit(
+/// The driver of `program`. `consts` are the constants' offsets.
+pub(crate) fn emit(program: &Program, isa: &dyn TargetIsa, consts: &[u64], options: Options) -> Vec<DriverFunction> {
+    let d = Driver::new(program, isa, consts, options);
+    let mut out = d.inside();
+    out.push(d.strerror());
+    out.push(d.output_shape());
+    for (name, f) in INTERFACE.iter().zip(out.iter_mut().rev()) {
+        debug_assert_eq!(*name, f.name);
+        f.export = true;
+    }
+    numbered(out, options.first)
+}
+
+/// The driver of one of several variants of `program`, without the interface: `workspace_size` and `run` are the last
+/// two of its functions.
+pub(crate) fn emit_variant(
     program: &Program,
     isa: &dyn TargetIsa,
     consts: &[u64],
-    first: usize,
     options: Options,
 ) -> Vec<DriverFunction> {
-    let launch = first as u32;
-    let cpu_check = options.cpu_check.map(|c| c as u32);
-    let header = Header::new(program);
-    let d = Driver { program, isa, consts, header, cpu_check, launch, profile: options.profile };
-    let chunks = program.steps.len().div_ceil(CHUNK);
-    let mut out = vec![local("launch", d.launch())];
-    for c in 0..chunks {
-        let range = c * CHUNK..program.steps.len().min((c + 1) * CHUNK);
-        out.push(local(&format!("steps_{c}"), d.steps(range)));
-    }
-    let exported = |name: &str, body| DriverFunction { name: name.into(), export: true, body };
-    out.push(exported("workspace_size", d.workspace_size()));
-    out.push(exported("run", d.run(launch + 1..launch + 1 + chunks as u32)));
-    out.push(exported("strerror", d.strerror()));
-    out.push(exported("output_shape", d.output_shape()));
-    for (i, f) in out.iter_mut().enumerate() {
+    numbered(Driver::new(program, isa, consts, options).inside(), options.first)
+}
+
+/// The interface of several variants of one model. `entries` are the positions of each one's `workspace_size` and `run`;
+/// `options.cpu_level` is needed.
+pub(crate) fn emit_dispatch(
+    program: &Program,
+    isa: &dyn TargetIsa,
+    entries: &[[u32; 2]],
+    options: Options,
+) -> Vec<DriverFunction> {
+    let d = Driver::new(program, isa, &[], options);
+    let [sizes, runs] = [0, 1].map(|k| entries.iter().map(|e| e[k]).collect::<Vec<u32>>());
+    let mut out = vec![
+        local("workspace_size", d.dispatch(&[I64, I32], I64, &sizes)),
+        local("run", d.dispatch(&[I64; 7], I32, &runs)),
+        d.strerror(),
+        d.output_shape(),
+    ];
+    out.iter_mut().for_each(|f| f.export = true);
+    numbered(out, options.first)
+}
+
+/// `fn() -> i32`: the number of the last check that succeeds, counted from 1, or 0. Where nothing is to be checked there
+/// is none. CPUID takes long in virtual machines, so the answer is kept.
+pub(crate) fn cpu_level(isa: &dyn TargetIsa, checks: &[Option<u32>], position: usize) -> DriverFunction {
+    let mut f = local("cpu_level", entry::cpu_level(isa, checks));
+    f.body.name = UserFuncName::user(FUNCTIONS, position as u32);
+    f
+}
+
+/// The functions of the C interface, the last of a driver's first.
+const INTERFACE: [&str; 4] = ["output_shape", "strerror", "run", "workspace_size"];
+
+fn numbered(mut functions: Vec<DriverFunction>, first: usize) -> Vec<DriverFunction> {
+    for (i, f) in functions.iter_mut().enumerate() {
         f.body.name = UserFuncName::user(FUNCTIONS, (first + i) as u32);
     }
-    out
+    functions
 }
 
 fn local(name: &str, body: Function) -> DriverFunction {
     DriverFunction { name: name.into(), export: false, body }
 }
 
-impl Driver<'_> {
+fn signature(isa: &dyn TargetIsa, params: &[Type], returns: &[Type]) -> Signature {
+    let mut s = Signature::new(isa.default_call_conv());
+    s.params = params.iter().map(|&t| AbiParam::new(t)).collect();
+    s.returns = returns.iter().map(|&t| AbiParam::new(t)).collect();
+    s
+}
+
+/// Builds a function; `body` gets its parameters and ends every block it opens.
+fn function(
+    isa: &dyn TargetIsa,
+    params: &[Type],
+    returns: &[Type],
+    body: impl FnOnce(&mut Builder<'_>, &[Value]),
+) -> Function {
+    let mut f = Function::with_name_signature(UserFuncName::default(), signature(isa, params, returns));
+    let mut ctx = FunctionBuilderContext::new();
+    let mut b = FunctionBuilder::new(&mut f, &mut ctx);
+    let entry = b.create_block();
+    b.append_block_params_for_function_params(entry);
+    b.switch_to_block(entry);
+    let values = b.block_params(entry).to_vec();
+    let mut c = Builder { b, functions: HashMap::new() };
+    body(&mut c, &values);
+    c.b.seal_all_blocks();
+    c.b.finalize(isa.frontend_config());
+    f
+}
+
+impl<'a> Driver<'a> {
+    fn new(program: &'a Program, isa: &'a dyn TargetIsa, consts: &'a [u64], options: Options) -> Driver<'a> {
+        Driver { program, isa, consts, header: Header::new(program), launch: options.first as u32, options }
+    }
+
+    /// Steps, `workspace_size` and `run`.
+    fn inside(&self) -> Vec<DriverFunction> {
+        let chunks = self.program.steps.len().div_ceil(CHUNK);
+        let mut out = vec![local("launch", self.launch())];
+        for c in 0..chunks {
+            let range = c * CHUNK..self.program.steps.len().min((c + 1) * CHUNK);
+            out.push(local(&format!("steps_{c}"), self.steps(range)));
+        }
+        out.push(local("workspace_size", self.workspace_size()));
+        out.push(local("run", self.run(self.launch + 1..self.launch + 1 + chunks as u32)));
+        out
+    }
+
     fn signature(&self, params: &[Type], returns: &[Type]) -> Signature {
-        let mut s = Signature::new(self.isa.default_call_conv());
-        s.params = params.iter().map(|&t| AbiParam::new(t)).collect();
-        s.returns = returns.iter().map(|&t| AbiParam::new(t)).collect();
-        s
+        signature(self.isa, params, returns)
     }
 
     /// The type of kernels: `fn(args: pointer, task: u64, worker: u32)`.
@@ -170,20 +247,8 @@ impl Driver<'_> {
         self.signature(&[I64, I64, I32], &[])
     }
 
-    /// Builds a function; `body` gets its parameters and ends every block it opens.
     fn function(&self, params: &[Type], returns: &[Type], body: impl FnOnce(&mut Builder<'_>, &[Value])) -> Function {
-        let mut f = Function::with_name_signature(UserFuncName::default(), self.signature(params, returns));
-        let mut ctx = FunctionBuilderContext::new();
-        let mut b = FunctionBuilder::new(&mut f, &mut ctx);
-        let entry = b.create_block();
-        b.append_block_params_for_function_params(entry);
-        b.switch_to_block(entry);
-        let values = b.block_params(entry).to_vec();
-        let mut c = Builder { b, functions: HashMap::new() };
-        body(&mut c, &values);
-        c.b.seal_all_blocks();
-        c.b.finalize(self.isa.frontend_config());
-        f
+        function(self.isa, params, returns, body)
     }
 }
 

@@ -8,6 +8,7 @@
 use bertc_ir::kernel::Param;
 use bertc_ir::{Diag, Dim};
 
+use super::Variant;
 use crate::plan::{ALIGN, Arg, Program, Step};
 
 /// Bound of every size and index, which leaves room for a sum of two.
@@ -38,6 +39,24 @@ pub(crate) fn check(program: &Program) -> Vec<Diag> {
         }
     }
     out
+}
+
+/// Variants are of one model, the first suits every CPU, and each has a name of its own.
+pub(crate) fn variants(variants: &[Variant<'_>]) -> Result<(), Diag> {
+    let Some((first, others)) = variants.split_first() else { return Err(internal("an object without a program")) };
+    let interface = |v: &Variant<'_>| (v.program.symbols.clone(), v.program.inputs.clone(), v.program.outputs.clone());
+    for (i, v) in others.iter().enumerate() {
+        if interface(v) != interface(first) || v.target.triple != first.target.triple {
+            return Err(internal("variants of different models or targets"));
+        }
+        if variants[..=i].iter().any(|w| w.target.cpu == v.target.cpu) || v.target.required_x86_features().is_empty() {
+            return Err(internal(format!("no CPU would choose the variant for '{}'", v.target.cpu)));
+        }
+    }
+    if !others.is_empty() && !first.target.required_x86_features().is_empty() {
+        return Err(internal(format!("the first variant is for '{}'", first.target.cpu)));
+    }
+    Ok(())
 }
 
 /// An error that no input of a user should lead to.

@@ -1,19 +1,19 @@
 //! From a program to machine code: the list of functions, and their compilation on all cores.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use bertc_ir::Diag;
 use cranelift_codegen::ir::Function;
-use cranelift_codegen::isa::TargetIsa;
+use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget};
 
 use super::check::internal;
-use super::cpuid;
+use super::{Variant, cpuid};
 use crate::emit::clif::{self, emit_kernel};
-use crate::emit::{driver, x86};
-use crate::plan::Program;
-use crate::target::Target;
+use crate::emit::driver::{self, DriverFunction};
+use crate::emit::x86;
 
 /// A function of the object. Its position in the list is its index in references.
 pub(crate) struct Item {
@@ -23,6 +23,8 @@ pub(crate) struct Item {
     pub export: bool,
     /// Whether it is a kernel.
     pub kernel: bool,
+    /// The variant that it belongs to; what belongs to none has the first one's instructions.
+    pub variant: usize,
     /// What it does.
     pub body: Body,
 }
@@ -57,61 +59,114 @@ pub(crate) struct Code {
     pub listing: Option<String>,
 }
 
-/// All functions of `program`: kernels in their order, then the CPU check if any, then the driver. `profile` is that of
+/// All functions of an object: of each variant the kernels in their order, the CPU check if any, and the driver; those of
+/// several variants are chosen from by the CPU. `consts` are the offsets of each one's constants, `profile` is that of
 /// [`super::EmitOptions`].
 pub(crate) fn functions(
-    program: &Program,
-    target: &Target,
-    isa: &dyn TargetIsa,
-    consts: &[u64],
+    variants: &[Variant<'_>],
+    isas: &[OwnedTargetIsa],
+    consts: &[Vec<u64>],
     profile: bool,
 ) -> Result<Vec<Item>, Vec<Diag>> {
-    let bodies = parallel(&program.kernels, |k| {
-        // Cranelift has no registers of more than 128 bits.
-        if k.regs.iter().any(|r| r.lanes > 4) {
-            return Ok(Body::Bytes { code: x86::emit_kernel(k, target)?, align: x86::ALIGN });
-        }
-        Ok(Body::Clif { func: Box::new(emit_kernel(k, isa, target)?), ordered: k.ordered })
+    let several = variants.len() > 1;
+    let mut list = List::default();
+    let mut checks = Vec::new();
+    let mut first_kernels = Vec::new();
+    for (i, v) in variants.iter().enumerate() {
+        let prefix = if several { format!("{}_{}", v.program.name, v.level()) } else { v.program.name.clone() };
+        first_kernels.push(list.items.len());
+        list.kernels(v, i, &*isas[i], &prefix)?;
+        let features = v.target.required_x86_features();
+        let check = if features.is_empty() {
+            None
+        } else {
+            let code = cpuid::check_function(&features).map_err(|d| vec![d])?;
+            Some(list.add(i, format!("{prefix}_cpu_check"), Body::Bytes { code, align: 16 }) as u32)
+        };
+        checks.push(check);
+    }
+    let (program, isa) = (variants[0].program, &*isas[0]);
+    let cpu_level = checks.iter().any(Option::is_some).then(|| {
+        let f = driver::cpu_level(isa, &checks, list.items.len());
+        list.driver(0, &program.name, vec![f]);
+        list.items.len() - 1
     });
-    let mut items = Vec::new();
-    let mut errors = Vec::new();
-    let mut names = std::collections::BTreeSet::new();
-    for (k, body) in program.kernels.iter().zip(bodies) {
-        let clean: String = k.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
-        let mut name = format!("{}_k_{clean}", program.name);
-        if !names.insert(name.clone()) {
-            name = (2..).map(|i| format!("{name}_{i}")).find(|n| names.insert(n.clone())).expect("a free name");
-        }
-        match body {
-            Ok(body) => items.push(Item { name, export: false, kernel: true, body }),
-            Err(d) => errors.push(d),
-        }
+    let options = driver::Options { cpu_level, profile, ..driver::Options::default() };
+    if !several {
+        let options = driver::Options { first: list.items.len(), ..options };
+        list.driver(0, &program.name, driver::emit(program, isa, &consts[0], options));
+        return Ok(list.items);
     }
-    if !errors.is_empty() {
-        return Err(errors);
+    let mut entries = Vec::new();
+    for (i, v) in variants.iter().enumerate() {
+        // Which variant runs has been decided before its driver is called.
+        let options = driver::Options { kernels: first_kernels[i], first: list.items.len(), cpu_level: None, profile };
+        let functions = driver::emit_variant(v.program, &*isas[i], &consts[i], options);
+        list.driver(i, &format!("{}_{}", program.name, v.level()), functions);
+        let end = list.items.len() as u32;
+        entries.push([end - 2, end - 1]);
     }
-    let mut cpu_check = None;
-    let features = target.required_x86_features();
-    if !features.is_empty() {
-        let body = Body::Bytes { code: cpuid::check_function(&features).map_err(|d| vec![d])?, align: 16 };
-        cpu_check = Some(items.len());
-        items.push(Item { name: format!("{}_cpu_check", program.name), export: false, kernel: false, body });
-    }
-    let driver = driver::Options { cpu_check, profile };
-    for f in driver::emit(program, isa, consts, items.len(), driver) {
-        let name = format!("{}_{}", program.name, f.name);
-        items.push(Item {
-            name,
-            export: f.export,
-            kernel: false,
-            body: Body::Clif { func: Box::new(f.body), ordered: false },
-        });
-    }
-    Ok(items)
+    let options = driver::Options { first: list.items.len(), ..options };
+    list.driver(0, &program.name, driver::emit_dispatch(program, isa, &entries, options));
+    Ok(list.items)
 }
 
-/// Compiles all functions, in the order given.
-pub(crate) fn compile(items: Vec<Item>, isa: &dyn TargetIsa, listing: bool) -> Result<Vec<(Item, Code)>, Vec<Diag>> {
+/// The list of functions as it grows.
+#[derive(Default)]
+struct List {
+    items: Vec<Item>,
+    kernels: BTreeSet<String>,
+}
+
+impl List {
+    /// Adds a local function; its position.
+    fn add(&mut self, variant: usize, name: String, body: Body) -> usize {
+        self.items.push(Item { name, export: false, kernel: false, variant, body });
+        self.items.len() - 1
+    }
+
+    fn driver(&mut self, variant: usize, prefix: &str, functions: Vec<DriverFunction>) {
+        for f in functions {
+            let body = Body::Clif { func: Box::new(f.body), ordered: false };
+            let at = self.add(variant, format!("{prefix}_{}", f.name), body);
+            self.items[at].export = f.export;
+        }
+    }
+
+    fn kernels(&mut self, v: &Variant<'_>, variant: usize, isa: &dyn TargetIsa, prefix: &str) -> Result<(), Vec<Diag>> {
+        let bodies = parallel(&v.program.kernels, |k| {
+            // Cranelift has no registers of more than 128 bits.
+            if k.regs.iter().any(|r| r.lanes > 4) {
+                return Ok(Body::Bytes { code: x86::emit_kernel(k, v.target)?, align: x86::ALIGN });
+            }
+            Ok(Body::Clif { func: Box::new(emit_kernel(k, isa, v.target)?), ordered: k.ordered })
+        });
+        let mut errors = Vec::new();
+        for (k, body) in v.program.kernels.iter().zip(bodies) {
+            let clean: String = k.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
+            let mut name = format!("{prefix}_k_{clean}");
+            if !self.kernels.insert(name.clone()) {
+                let free = (2..).map(|i| format!("{name}_{i}")).find(|n| self.kernels.insert(n.clone()));
+                name = free.expect("a free name");
+            }
+            match body {
+                Ok(body) => {
+                    let at = self.add(variant, name, body);
+                    self.items[at].kernel = true;
+                }
+                Err(d) => errors.push(d),
+            }
+        }
+        if errors.is_empty() { Ok(()) } else { Err(errors) }
+    }
+}
+
+/// Compiles all functions, in the order given; `isas` are those of the variants.
+pub(crate) fn compile(
+    items: Vec<Item>,
+    isas: &[OwnedTargetIsa],
+    listing: bool,
+) -> Result<Vec<(Item, Code)>, Vec<Diag>> {
     let codes = parallel(&items, |item| match &item.body {
         Body::Bytes { code, align } => Ok(Code {
             bytes: code.clone(),
@@ -119,7 +174,7 @@ pub(crate) fn compile(items: Vec<Item>, isa: &dyn TargetIsa, listing: bool) -> R
             relocs: Vec::new(),
             listing: listing.then(|| x86::disassemble(code)),
         }),
-        Body::Clif { func, ordered } => compile_one(item, func, *ordered, isa, listing),
+        Body::Clif { func, ordered } => compile_one(item, func, *ordered, &*isas[item.variant], listing),
     });
     let mut out = Vec::with_capacity(items.len());
     let mut errors = Vec::new();

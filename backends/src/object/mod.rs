@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use bertc_ir::Diag;
 use cranelift_codegen::ir::Signature;
 use cranelift_codegen::isa::{CallConv, OwnedTargetIsa};
-use cranelift_module::{DataId, FuncId, Linkage, Module, ModuleReloc, ModuleRelocTarget};
+use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module, ModuleReloc, ModuleRelocTarget};
 use cranelift_object::object::write::Object;
 use cranelift_object::object::{BinaryFormat, SectionKind, SymbolScope};
 use cranelift_object::{ObjectBuilder, ObjectModule};
@@ -55,21 +55,55 @@ pub struct ObjectStats {
     pub kernels: Vec<(String, u64)>,
 }
 
-/// Writes `program` as an object file for `target` to `out`.
+/// A model's program for one CPU.
+#[derive(Clone, Copy, Debug)]
+pub struct Variant<'a> {
+    /// The program.
+    pub program: &'a Program,
+    /// The CPU that it was lowered for.
+    pub target: &'a Target,
+}
+
+impl Variant<'_> {
+    /// The CPU's name as a part of symbols.
+    fn level(&self) -> String {
+        self.target.cpu.replace('-', "_")
+    }
+}
+
+/// [`emit_variants`] of one.
+///
+/// # Errors
+/// As [`emit_variants`].
 pub fn emit_object(
     program: &Program,
     target: &Target,
     opts: &EmitOptions,
     out: &mut dyn Write,
 ) -> Result<ObjectStats, Vec<Diag>> {
-    let (isa, layout, items) = front(program, target, opts.profile)?;
-    let code = compile::compile(items, &*isa, false)?;
+    emit_variants(&[Variant { program, target }], opts, out)
+}
+
+/// Writes an object file to `out` with `variants` of one model, over one copy of equal constants. Where there are several,
+/// the object runs the last one that the CPU has the instructions for; the first one suits every CPU of the architecture.
+///
+/// # Errors
+/// A program that can't be emitted for its target, variants of which the first doesn't suit every CPU, and what `out`
+/// returns.
+pub fn emit_variants(
+    variants: &[Variant<'_>],
+    opts: &EmitOptions,
+    out: &mut dyn Write,
+) -> Result<ObjectStats, Vec<Diag>> {
+    let (mut isas, layout, items) = front(variants, opts.profile)?;
+    let code = compile::compile(items, &isas, false)?;
     let one = |d: Diag| vec![d];
+    let program = variants[0].program;
     let name = program.name.clone();
-    let builder = ObjectBuilder::new(isa, name, cranelift_module::default_libcall_names())
+    let builder = ObjectBuilder::new(isas.swap_remove(0), name, cranelift_module::default_libcall_names())
         .map_err(|e| one(Diag::new(format!("no object file can be written for the target: {e}"))))?;
     let mut module = ObjectModule::new(builder);
-    let (mut stats, weights) = fill(&mut module, program, opts, &code).map_err(one)?;
+    let (mut stats, weights) = fill(&mut module, variants, opts, &code).map_err(one)?;
 
     let product = module.finish();
     let symbol = weights.map(|w| product.data_symbol(w));
@@ -77,7 +111,8 @@ pub fn emit_object(
     // The object only now takes the lifetime of the map that it borrows from.
     let mut object: Object<'_> = product.object;
     if let Some(symbol) = symbol {
-        map = layout.write(program, opts.temp_dir.as_deref()).map_err(|e| {
+        let programs: Vec<&Program> = variants.iter().map(|v| v.program).collect();
+        map = layout.write(&programs, opts.temp_dir.as_deref()).map_err(|e| {
             one(Diag::new(format!("can't write the temporary file of {} bytes of weights: {e}", layout.size)))
         })?;
         let (segment, section) = match object.format() {
@@ -97,9 +132,12 @@ pub fn emit_object(
     Ok(stats)
 }
 
-/// The CLIF of every function of `program`, kernels first.
-pub fn emit_clif(program: &Program, target: &Target) -> Result<String, Vec<Diag>> {
-    let (_, _, items) = front(program, target, false)?;
+/// The CLIF of every function of an object, kernels first.
+///
+/// # Errors
+/// As [`emit_variants`].
+pub fn emit_clif(variants: &[Variant<'_>]) -> Result<String, Vec<Diag>> {
+    let (_, _, items) = front(variants, false)?;
     let mut text = String::new();
     for (i, item) in items.iter().enumerate() {
         if let Body::Clif { func, .. } = &item.body {
@@ -109,11 +147,14 @@ pub fn emit_clif(program: &Program, target: &Target) -> Result<String, Vec<Diag>
     Ok(text)
 }
 
-/// The assembly of every function of `program`, kernels first, as Cranelift writes it, that of wide kernels
+/// The assembly of every function of an object, kernels first, as Cranelift writes it, that of wide kernels
 /// in Intel's syntax.
-pub fn emit_asm(program: &Program, target: &Target) -> Result<String, Vec<Diag>> {
-    let (isa, _, items) = front(program, target, false)?;
-    let code = compile::compile(items, &*isa, true)?;
+///
+/// # Errors
+/// As [`emit_variants`].
+pub fn emit_asm(variants: &[Variant<'_>]) -> Result<String, Vec<Diag>> {
+    let (isas, _, items) = front(variants, false)?;
+    let code = compile::compile(items, &isas, true)?;
     let mut text = String::new();
     for (i, (item, c)) in code.iter().enumerate() {
         if let Some(l) = &c.listing {
@@ -130,28 +171,34 @@ fn listing(text: &mut String, index: usize, name: &str, body: impl std::fmt::Dis
     let _ = writeln!(text, "; {name} (u{}:{index})\n{}\n", driver::FUNCTIONS, body.trim_end());
 }
 
-/// Checks `program` and makes its functions.
-fn front(program: &Program, target: &Target, profile: bool) -> Result<(OwnedTargetIsa, Layout, Vec<Item>), Vec<Diag>> {
-    let errors = check::check(program);
+/// Checks `variants` and makes the functions.
+fn front(variants: &[Variant<'_>], profile: bool) -> Result<(Vec<OwnedTargetIsa>, Layout, Vec<Item>), Vec<Diag>> {
+    let errors: Vec<Diag> = variants.iter().flat_map(|v| check::check(v.program)).collect();
     if !errors.is_empty() {
         return Err(errors);
     }
-    let isa = target.isa().map_err(|d| vec![d])?;
-    if isa.pointer_bits() != 64 {
-        return Err(vec![Diag::new(format!("the target {} is not a 64-bit one", isa.triple()))]);
+    check::variants(variants).map_err(|d| vec![d])?;
+    let mut isas = Vec::with_capacity(variants.len());
+    for v in variants {
+        let isa = v.target.isa().map_err(|d| vec![d])?;
+        if isa.pointer_bits() != 64 {
+            return Err(vec![Diag::new(format!("the target {} is not a 64-bit one", isa.triple()))]);
+        }
+        isas.push(isa);
     }
-    let layout = Layout::new(program)?;
-    let items = compile::functions(program, target, &*isa, &layout.offsets, profile)?;
-    Ok((isa, layout, items))
+    let layout = Layout::new(variants.iter().map(|v| v.program))?;
+    let items = compile::functions(variants, &isas, &layout.offsets, profile)?;
+    Ok((isas, layout, items))
 }
 
 /// Puts code and descriptor into `module`. The symbol of the weights, if there are any, stays to be defined.
 fn fill(
     module: &mut ObjectModule,
-    program: &Program,
+    variants: &[Variant<'_>],
     opts: &EmitOptions,
     code: &[(Item, Code)],
 ) -> Result<(ObjectStats, Option<DataId>), Diag> {
+    let program = variants[0].program;
     let p = &program.name;
     // Our own references are checked by index, so the module need not know any signature.
     let signature = Signature::new(CallConv::SystemV);
@@ -161,19 +208,25 @@ fn fill(
         ids.push(module.declare_function(&item.name, linkage, &signature).map_err(module_error)?);
     }
     let tables = Tables::declare(module, p)?;
-    let weights = if program.consts.is_empty() {
+    let weights = if variants.iter().all(|v| v.program.consts.is_empty()) {
         None
     } else {
         let name = format!("{p}_weights");
         Some(module.declare_data(&name, Linkage::Import, false, false).map_err(module_error)?)
     };
+    let level = if code.iter().any(|(_, c)| c.relocs.iter().any(|r| names(r) == Some((driver::DATA, driver::LEVEL)))) {
+        Some(define_level(module, p)?)
+    } else {
+        None
+    };
+    let data = [(driver::ERRORS, Some(tables.tables)), (driver::WEIGHTS, weights), (driver::LEVEL, level)];
 
     let mut stats = ObjectStats::default();
     for ((item, c), &id) in code.iter().zip(&ids) {
         let relocs = c
             .relocs
             .iter()
-            .map(|r| Ok(ModuleReloc { name: resolve(r, &ids, tables.tables, weights)?, ..r.clone() }))
+            .map(|r| Ok(ModuleReloc { name: resolve(r, &ids, &data)?, ..r.clone() }))
             .collect::<Result<Vec<_>, Diag>>()?;
         module.define_function_bytes(id, c.align, &c.bytes, &relocs).map_err(module_error)?;
         stats.text += c.bytes.len() as u64;
@@ -196,20 +249,30 @@ fn fill(
     Ok((stats, weights))
 }
 
+/// Four bytes for the CPU's level: all that an object ever writes of its own.
+fn define_level(module: &mut ObjectModule, name: &str) -> Result<DataId, Diag> {
+    let id = module.declare_data(&format!("{name}_cpu"), Linkage::Local, true, false).map_err(module_error)?;
+    let mut zeros = DataDescription::new();
+    zeros.define_zeroinit(4);
+    zeros.set_align(4);
+    module.define_data(id, &zeros).map_err(module_error)?;
+    Ok(id)
+}
+
+/// Name space and index of a reference of ours.
+fn names(r: &ModuleReloc) -> Option<(u32, u32)> {
+    match r.name {
+        ModuleRelocTarget::User { namespace, index } => Some((namespace, index)),
+        _ => None,
+    }
+}
+
 /// The module's name for the target of a reference.
-fn resolve(
-    r: &ModuleReloc,
-    functions: &[FuncId],
-    tables: DataId,
-    weights: Option<DataId>,
-) -> Result<ModuleRelocTarget, Diag> {
-    let ModuleRelocTarget::User { namespace, index } = r.name else {
-        return Err(internal(format!("a reference to {}", r.name)));
-    };
-    let found = match (namespace, index) {
-        (driver::FUNCTIONS, i) => functions.get(i as usize).map(|&f| f.into()),
-        (driver::DATA, driver::ERRORS) => Some(tables.into()),
-        (driver::DATA, driver::WEIGHTS) => weights.map(Into::into),
+fn resolve(r: &ModuleReloc, functions: &[FuncId], data: &[(u32, Option<DataId>)]) -> Result<ModuleRelocTarget, Diag> {
+    let (namespace, index) = names(r).ok_or_else(|| internal(format!("a reference to {}", r.name)))?;
+    let found = match namespace {
+        driver::FUNCTIONS => functions.get(index as usize).map(|&f| f.into()),
+        driver::DATA => data.iter().find(|d| d.0 == index).and_then(|d| d.1).map(Into::into),
         _ => None,
     };
     found.ok_or_else(|| internal(format!("a reference to u{namespace}:{index}")))

@@ -19,12 +19,12 @@ const MAX_BYTES: u64 = 1_900_000_000;
 
 /// Where the constants lie.
 pub(crate) struct Layout {
-    /// Offset of each constant; equal constants share one.
-    pub offsets: Vec<u64>,
+    /// Offset of each program's constants; equal constants share one.
+    pub offsets: Vec<Vec<u64>>,
     /// Size of the section, at least one alignment unit.
     pub size: u64,
-    /// The constants to write, in the order of their offsets.
-    unique: Vec<usize>,
+    /// The constants to write, in the order of their offsets: program, number, offset.
+    unique: Vec<(usize, usize, u64)>,
 }
 
 /// Two constants are the same if their layouts and source bytes are.
@@ -38,38 +38,50 @@ struct Key {
 }
 
 impl Key {
-    fn new(c: &ConstData) -> Result<Key, Diag> {
+    /// `hashes` has those of bytes that were met before, by their place in memory: variants of a program share tensors.
+    fn new(c: &ConstData, hashes: &mut HashMap<Vec<(usize, usize)>, blake3::Hash>) -> Result<Key, Diag> {
         let packed = c.layout != ConstLayout::Plain;
         let parts = c.parts.iter().filter(|_| packed).map(|t| (t.dtype(), t.shape().to_vec())).collect();
-        let mut hash = blake3::Hasher::new();
-        for part in &c.parts {
-            hash.update(part.tensor()?.bytes());
-        }
-        Ok(Key { len: hash.count(), hash: hash.finalize(), layout: c.layout, parts })
+        let bytes = c.parts.iter().map(|p| Ok(&p.tensor()?.bytes()[..])).collect::<Result<Vec<&[u8]>, Diag>>()?;
+        let places = bytes.iter().map(|b| (b.as_ptr().addr(), b.len())).collect();
+        let hash = *hashes.entry(places).or_insert_with(|| {
+            let mut hash = blake3::Hasher::new();
+            bytes.iter().for_each(|b| {
+                hash.update(b);
+            });
+            hash.finalize()
+        });
+        let len = bytes.iter().map(|b| b.len() as u64).sum();
+        Ok(Key { len, hash, layout: c.layout, parts })
     }
 }
 
 impl Layout {
     /// Assigns offsets in the constants' order.
-    pub fn new(program: &Program) -> Result<Layout, Vec<Diag>> {
+    pub fn new<'a>(programs: impl IntoIterator<Item = &'a Program>) -> Result<Layout, Vec<Diag>> {
         let mut seen: HashMap<Key, u64> = HashMap::new();
+        let mut hashes = HashMap::new();
         let mut layout = Layout { offsets: Vec::new(), size: 0, unique: Vec::new() };
         let mut errors = Vec::new();
-        for (i, c) in program.consts.iter().enumerate() {
-            let (size, key) = match pack::packed_size(c).and_then(|size| Ok((size, Key::new(c)?))) {
-                Ok(found) => found,
-                Err(d) => {
-                    errors.push(d.note(format!("constant {i}")));
-                    continue;
+        for (which, program) in programs.into_iter().enumerate() {
+            let mut offsets = Vec::with_capacity(program.consts.len());
+            for (i, c) in program.consts.iter().enumerate() {
+                let (size, key) = match pack::packed_size(c).and_then(|size| Ok((size, Key::new(c, &mut hashes)?))) {
+                    Ok(found) => found,
+                    Err(d) => {
+                        errors.push(d.note(format!("constant {i}")));
+                        continue;
+                    }
+                };
+                let offset = *seen.entry(key).or_insert(layout.size);
+                if offset == layout.size {
+                    // An empty constant takes a unit too, so that equal offsets mean equal constants.
+                    layout.size = layout.size.saturating_add(size.max(1)).saturating_add(ALIGN - 1) / ALIGN * ALIGN;
+                    layout.unique.push((which, i, offset));
                 }
-            };
-            let offset = *seen.entry(key).or_insert(layout.size);
-            if offset == layout.size {
-                // An empty constant takes a unit too, so that equal offsets mean equal constants.
-                layout.size = layout.size.saturating_add(size.max(1)).saturating_add(ALIGN - 1) / ALIGN * ALIGN;
-                layout.unique.push(i);
+                offsets.push(offset);
             }
-            layout.offsets.push(offset);
+            layout.offsets.push(offsets);
         }
         if layout.size > MAX_BYTES {
             let d = Diag::new(format!("the weights need {} bytes, more than {MAX_BYTES}", layout.size));
@@ -79,15 +91,16 @@ impl Layout {
     }
 
     /// The section's bytes, in a temporary file in `dir` (by default the system's folder) that has no name any more.
-    pub fn write(&self, program: &Program, dir: Option<&Path>) -> io::Result<Mmap> {
+    /// `programs` are those of [`Layout::new`].
+    pub fn write(&self, programs: &[&Program], dir: Option<&Path>) -> io::Result<Mmap> {
         let file = match dir {
             Some(d) => tempfile::tempfile_in(d)?,
             None => tempfile::tempfile()?,
         };
         let mut out = Counted { out: BufWriter::with_capacity(1 << 20, file), at: 0 };
-        for &i in &self.unique {
-            out.pad_to(self.offsets[i])?;
-            pack::write_packed(&program.consts[i], &mut out)?;
+        for &(which, i, offset) in &self.unique {
+            out.pad_to(offset)?;
+            pack::write_packed(&programs[which].consts[i], &mut out)?;
         }
         out.pad_to(self.size)?;
         let file = out.out.into_inner().map_err(io::IntoInnerError::into_error)?;
@@ -151,9 +164,9 @@ mod tests {
             slots: Vec::new(),
             steps: Vec::new(),
         };
-        let layout = Layout::new(&program).unwrap();
-        assert_eq!(layout.offsets, [0, 64, 128, 0, 192]);
-        let bytes = layout.write(&program, None).unwrap();
+        let layout = Layout::new([&program, &program]).unwrap();
+        assert_eq!(layout.offsets, [[0, 64, 128, 0, 192]; 2]);
+        let bytes = layout.write(&[&program, &program], None).unwrap();
         assert_eq!(bytes.len() as u64, layout.size);
         assert_eq!(layout.size, 320);
         assert_eq!(&bytes[..8], &bytes[128..136]);

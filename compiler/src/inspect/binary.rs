@@ -1,7 +1,8 @@
 //! What is in an object file, linked or not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
+use bertc_backends::target::X86_VARIANTS;
 use object::{Object, ObjectSection, ObjectSymbol, SectionIndex, SymbolKind};
 use serde_json::{Value, json};
 
@@ -102,17 +103,23 @@ pub(super) fn object(data: &[u8]) -> object::Result<Binary> {
 }
 
 impl Binary {
-    /// The kernels of its models, the largest first.
-    fn kernels(&self) -> Vec<&Symbol> {
-        let ours = |s: &&Symbol| {
+    /// The kernels of its models with the CPU that they are for, where the object chooses by it; the largest first.
+    fn kernels(&self) -> Vec<(&Symbol, Option<&'static str>)> {
+        let cpu = |s: &Symbol| {
             let name = s.name.strip_prefix('_').unwrap_or(&s.name);
-            self.models.iter().any(|m| {
-                let rest = name.strip_prefix(m.name.as_str()).or_else(|| s.name.strip_prefix(m.name.as_str()));
-                rest.is_some_and(|r| r.starts_with("_k_"))
+            self.models.iter().find_map(|m| {
+                let rest = name.strip_prefix(m.name.as_str()).or_else(|| s.name.strip_prefix(m.name.as_str()))?;
+                if rest.starts_with("_k_") {
+                    return Some(None);
+                }
+                let level = |cpu: &str| rest.strip_prefix(&format!("_{}", cpu.replace('-', "_")));
+                let found = X86_VARIANTS.iter().find(|v| level(v.0).is_some_and(|r| r.starts_with("_k_")))?;
+                Some(Some(found.0))
             })
         };
-        let mut kernels: Vec<&Symbol> = self.symbols.iter().filter(|s| s.text).filter(ours).collect();
-        kernels.sort_by_key(|s| std::cmp::Reverse(s.bytes));
+        let texts = self.symbols.iter().filter(|s| s.text);
+        let mut kernels: Vec<_> = texts.filter_map(|s| Some((s, cpu(s)?))).collect();
+        kernels.sort_by_key(|(s, cpu)| (*cpu, std::cmp::Reverse(s.bytes)));
         kernels
     }
 
@@ -131,10 +138,15 @@ impl Binary {
         let global = self.symbols.iter().filter(|s| s.global).map(row).collect();
         text += &section("", &["symbol", "bytes", "kind"], global, &[1]);
         let kernels = self.kernels();
-        let row = |s: &&Symbol| vec![s.name.clone(), s.bytes.to_string()];
+        let row = |(s, _): &(&Symbol, _)| vec![s.name.clone(), s.bytes.to_string()];
         text += &section("", &["kernel", "bytes"], kernels.iter().map(row).collect(), &[1]);
         if !kernels.is_empty() {
-            let bytes: u64 = kernels.iter().map(|s| s.bytes).sum();
+            let cpus: BTreeSet<&str> = kernels.iter().filter_map(|k| k.1).collect();
+            if !cpus.is_empty() {
+                let cpus: Vec<&str> = cpus.into_iter().collect();
+                text += &format!("\nfor {}, chosen by the CPU that runs them", cpus.join(", "));
+            }
+            let bytes: u64 = kernels.iter().map(|k| k.0.bytes).sum();
             text += &format!("\n{} kernels, {} of {} of code\n", kernels.len(), size(bytes), size(self.code()));
         }
         let undefined = if self.undefined.is_empty() { "none".to_string() } else { self.undefined.join(", ") };
@@ -150,7 +162,7 @@ impl Binary {
         let symbols = self.symbols.iter();
         let symbols = symbols.map(|s| json!({"name": s.name, "bytes": s.bytes, "kind": s.kind, "global": s.global}));
         let kernels = self.kernels();
-        let kernels = kernels.iter().map(|s| json!({"symbol": s.name, "bytes": s.bytes}));
+        let kernels = kernels.iter().map(|(s, cpu)| json!({"symbol": s.name, "bytes": s.bytes, "cpu": cpu}));
         json!({
             "name": self.name,
             "format": self.format,

@@ -2,7 +2,7 @@
 //! kernels with the schedule that calls them, their Cranelift IR, or their machine code as text. The last two also
 //! take kernels and programs.
 
-use bertc_backends::object::{emit_asm, emit_clif};
+use bertc_backends::object::{Variant, emit_asm, emit_clif};
 use bertc_backends::target::{Emitter, Target};
 use bertc_ir::Graph;
 
@@ -72,8 +72,8 @@ pub(super) fn run(s: &mut State<'_>, c: &Command) -> Outcome<String> {
     let mut text = String::new();
     for p in programs {
         text += &match c.name.as_str() {
-            "clif" => only_kernels(&emit_clif(&p, &target)?),
-            "asm" => only_kernels(&emit_asm(&p, &target)?),
+            "clif" => only_kernels(&emit_clif(&[Variant { program: &p, target: &target }])?),
+            "asm" => only_kernels(&emit_asm(&[Variant { program: &p, target: &target }])?),
             _ => p.print(),
         };
     }

@@ -4,9 +4,10 @@ use std::ops::Range;
 
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::types::{I32, I64};
-use cranelift_codegen::ir::{BlockArg, Function, InstBuilder, Value};
+use cranelift_codegen::ir::{BlockArg, Function, InstBuilder, MemFlagsData, Type, Value};
+use cranelift_codegen::isa::TargetIsa;
 
-use super::{Builder, Code, Driver, ERROR_TEXT, ERRORS};
+use super::{Builder, Code, Driver, DriverFunction, ERROR_TEXT, ERRORS, LEVEL, function, local, signature};
 use crate::plan::ALIGN;
 
 impl Driver<'_> {
@@ -45,8 +46,8 @@ impl Driver<'_> {
             }
             let workers = self.check_parallel(c, parallel);
             self.check_options(c, options);
-            if let Some(f) = self.cpu_check {
-                let f = c.function(f, self.signature(&[], &[I32]));
+            if let Some(f) = self.options.cpu_level {
+                let f = c.function(f as u32, self.signature(&[], &[I32]));
                 let call = c.b.ins().call(f, &[]);
                 let ok = c.b.inst_results(call)[0];
                 let lacks = c.cmp(IntCC::Equal, ok, 0);
@@ -90,8 +91,8 @@ impl Driver<'_> {
     }
 
     /// `const char *strerror(int32_t code)`.
-    pub(super) fn strerror(&self) -> Function {
-        self.function(&[I32], &[I64], |c, p| {
+    pub(super) fn strerror(&self) -> DriverFunction {
+        let body = self.function(&[I32], &[I64], |c, p| {
             let unknown = ERROR_TEXT.len() as i64 - 1;
             let over = c.b.ins().iconst(I32, unknown);
             let index = c.b.ins().umin(p[0], over);
@@ -102,12 +103,13 @@ impl Driver<'_> {
             let at = c.b.ins().iadd(table, offset);
             let text = c.load(I64, at, 0);
             c.b.ins().return_(&[text]);
-        })
+        });
+        local("strerror", body)
     }
 
     /// `int32_t output_shape(const int64_t *dims, uint32_t output, int64_t *shape)`.
-    pub(super) fn output_shape(&self) -> Function {
-        self.function(&[I64, I32, I64], &[I32], |c, p| {
+    pub(super) fn output_shape(&self) -> DriverFunction {
+        let body = self.function(&[I64, I32, I64], &[I32], |c, p| {
             if !self.program.symbols.is_empty() {
                 null(c, p[0]);
             }
@@ -129,6 +131,32 @@ impl Driver<'_> {
                 c.b.switch_to_block(next);
             }
             c.return_code(Code::IndexOutOfRange);
+        });
+        local("output_shape", body)
+    }
+
+    /// Calls one of some functions with its own parameters: that of the CPU's level, the first of which suits all.
+    pub(super) fn dispatch(&self, params: &[Type], result: Type, functions: &[u32]) -> Function {
+        self.function(params, &[result], |c, p| {
+            let call = |c: &mut Builder<'_>, function: u32| {
+                let f = c.function(function, self.signature(params, &[result]));
+                let call = c.b.ins().call(f, p);
+                let returned = c.b.inst_results(call)[0];
+                c.b.ins().return_(&[returned]);
+            };
+            let level = self.options.cpu_level.expect("variants are chosen by the CPU's level");
+            let level = c.function(level as u32, self.signature(&[], &[I32]));
+            let asked = c.b.ins().call(level, &[]);
+            let level = c.b.inst_results(asked)[0];
+            for (i, &f) in functions.iter().enumerate().skip(1).rev() {
+                let this = c.cmp(IntCC::Equal, level, i as i64 + 1);
+                let (found, next) = (c.b.create_block(), c.b.create_block());
+                c.b.ins().brif(this, found, &[], next, &[]);
+                c.b.switch_to_block(found);
+                call(c, f);
+                c.b.switch_to_block(next);
+            }
+            call(c, functions[0]);
         })
     }
 
@@ -221,6 +249,36 @@ impl Driver<'_> {
         c.b.ins().jump(next, &[]);
         c.b.switch_to_block(next);
     }
+}
+
+/// [`super::cpu_level`].
+pub(super) fn cpu_level(isa: &dyn TargetIsa, checks: &[Option<u32>]) -> Function {
+    function(isa, &[], &[I32], |c, _| {
+        let at = c.data(LEVEL);
+        let known = c.b.ins().atomic_load(I32, MemFlagsData::trusted(), at);
+        let none = c.cmp(IntCC::Equal, known, 0);
+        let ask = c.branch_out(none);
+        c.b.ins().return_(&[known]);
+        c.b.switch_to_block(ask);
+        let keep = |c: &mut Builder<'_>, level: usize| {
+            let level = c.b.ins().iconst(I32, level as i64 + 1);
+            c.b.ins().atomic_store(MemFlagsData::trusted(), level, at);
+            c.b.ins().return_(&[level]);
+        };
+        for (i, check) in checks.iter().enumerate().rev() {
+            let Some(check) = check else { return keep(c, i) };
+            let f = c.function(*check, signature(isa, &[], &[I32]));
+            let call = c.b.ins().call(f, &[]);
+            let ok = c.b.inst_results(call)[0];
+            let (found, next) = (c.b.create_block(), c.b.create_block());
+            c.b.ins().brif(ok, found, &[], next, &[]);
+            c.b.switch_to_block(found);
+            keep(c, i);
+            c.b.switch_to_block(next);
+        }
+        let unsuitable = c.b.ins().iconst(I32, 0);
+        c.b.ins().return_(&[unsuitable]);
+    })
 }
 
 /// Returns the error for a null pointer if `pointer` is one.

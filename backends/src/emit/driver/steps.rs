@@ -23,7 +23,7 @@ impl Driver<'_> {
             let given = c.b.create_block();
             c.b.ins().brif(null, serial, &start, given, &[]);
             c.b.switch_to_block(given);
-            if !self.profile {
+            if !self.options.profile {
                 let workers = c.load(I32, parallel, 8);
                 let one = c.cmp(IntCC::UnsignedLessThanOrEqual, workers, 1);
                 let few = c.cmp(IntCC::UnsignedLessThanOrEqual, ntasks, 1);
@@ -106,8 +106,8 @@ impl Driver<'_> {
             c.store(v, ws, h.args + 8 * (1 + i as i32));
         }
         let args = c.offset(ws, h.args.into());
-        let kernel = c.function(step.kernel as u32, self.kernel_signature());
-        if step.tasks.is_empty() && !self.profile {
+        let kernel = c.function((self.options.kernels + step.kernel) as u32, self.kernel_signature());
+        if step.tasks.is_empty() && !self.options.profile {
             let (task, worker) = (c.int(0), c.b.ins().iconst(I32, 0));
             c.b.ins().call(kernel, &[args, task, worker]);
         } else {
