@@ -18,4 +18,4 @@ end = time.perf_counter()
 with open('/proc/self/status') as status:
     # Not getrusage: its figure counts the parent's memory before the exec too.
     peak = next(int(line.split()[1]) * 1024 for line in status if line.startswith('VmHWM'))
-print(json.dumps({'seconds': end - start, 'peak': peak, 'libraries': sum(runtimes.libraries(runtime.package).values())}))
+print(json.dumps({'seconds': end - start, 'peak': peak, 'libraries': runtimes.libraries(runtime.package)}))

@@ -1,6 +1,7 @@
-"""The runtimes that are compared. Each is a class: `load` a model for extents and threads, `run` it, and say what it `is`.
+"""The runtimes that are compared. Each is a class: made, it has loaded a model for given extents and threads; `run` runs it;
+`outputs` are the last run's, in the model's order.
 
-A runtime is imported in its `load`, so that a process which times the start sees the whole of it.
+A runtime is imported when the object is made, so that a process which times the start sees the whole of it.
 """
 import ctypes
 import os
@@ -31,7 +32,7 @@ class OnnxRuntime:
         self.results = self.session.run(None, self.feed)
 
     def outputs(self):
-        return dict(zip((o.name for o in self.session.get_outputs()), self.results))
+        return self.results
 
 
 class OpenVino:
@@ -56,7 +57,7 @@ class OpenVino:
         self.request.infer()
 
     def outputs(self):
-        return {o.any_name: self.request.get_tensor(o).data for o in self.model.outputs}
+        return [self.request.get_tensor(o).data for o in self.model.outputs]
 
 
 class LiteRt:
@@ -75,7 +76,7 @@ class LiteRt:
         self.interpreter.invoke()
 
     def outputs(self):
-        return {d['name']: self.interpreter.get_tensor(d['index']) for d in self.interpreter.get_output_details()}
+        return [self.interpreter.get_tensor(d['index']) for d in self.interpreter.get_output_details()]
 
 
 class Symbol(Structure):
@@ -112,11 +113,11 @@ class Bertc:
         extents = {b'batch': batch, b'sequence': sequence}
         self.dims = (c_int64 * model.n_symbols)(*[extents[model.symbols[i].name] for i in range(model.n_symbols)])
         self.feed = inputs([model.inputs[i].name.decode() for i in range(model.n_inputs)], batch, sequence)
-        self.results = {}
+        self.results = []
         for i in range(model.n_outputs):
             shape = (c_int64 * model.outputs[i].rank)()
             assert model.output_shape(self.dims, i, shape) == 0
-            self.results[model.outputs[i].name.decode()] = np.empty(tuple(shape), np.float32)
+            self.results.append(np.empty(tuple(shape), np.float32))
         self.parallel = None
         if threads > 1:
             stub = ctypes.CDLL(files['rt'])
@@ -125,7 +126,7 @@ class Bertc:
         size = model.workspace_size(self.dims, threads)
         self.space = np.empty(size + 64, np.uint8)
         workspace = (self.space.ctypes.data + 63) // 64 * 64
-        self.arguments = (pointers(self.feed.values()), self.dims, pointers(self.results.values()), workspace, size,
+        self.arguments = (pointers(self.feed.values()), self.dims, pointers(self.results), workspace, size,
                           self.parallel, None)
 
     def run(self):
@@ -142,8 +143,7 @@ BY_NAME = {r.name: r for r in ALL}
 
 
 def libraries(package):
-    """Shared libraries of a package that this process has loaded: what an app would have to carry."""
+    """Bytes of a package's shared libraries that this process has loaded: what an app would have to carry."""
     with open('/proc/self/maps') as maps:
         mapped = {line.split(None, 5)[5].strip() for line in maps if line.count('/')}
-    # OpenVINO's wheel has its libraries in the package, LiteRT's and ONNX Runtime's too.
-    return {path: os.path.getsize(path) for path in mapped if f'/site-packages/{package}' in path and '.so' in path}
+    return sum(os.path.getsize(path) for path in mapped if f'/site-packages/{package}/' in path and '.so' in path)
