@@ -16,11 +16,15 @@ import report
 import runtimes
 
 ROUNDS = 3, 40
+WARM_UP = 0.1
 
 
 def timed(session):
-    # The run before is for caches, and gives threads of the runtime before, which may spin for a while, time to sleep.
+    # Untimed runs are for the caches, and outlast the threads of the runtime before: some spin for milliseconds after a run.
+    start = time.perf_counter()
     session.run()
+    while time.perf_counter() - start < WARM_UP:
+        session.run()
     start = time.perf_counter()
     session.run()
     return time.perf_counter() - start
