@@ -18,6 +18,7 @@ with tempfile.TemporaryDirectory(dir=os.path.dirname(os.path.abspath(out))) as f
     for name, extent in zip(('batch', 'sequence'), extents, strict=True):
         options.add_free_dimension_override_by_name(name, int(extent))
     ort.InferenceSession(source, options, providers=['CPUExecutionProvider'])
+    # It writes to its input too, so never give it the model itself.
     onnx2tf.convert(options.optimized_model_filepath, output_folder_path=folder,
                     copy_onnx_input_output_names_to_tflite=True, verbosity='error')
     os.replace(os.path.join(folder, 'fixed_float32.tflite'), out)
