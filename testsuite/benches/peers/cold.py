@@ -8,10 +8,10 @@ import time
 
 import runtimes
 
-runtime, (batch, sequence, bf16) = runtimes.BY_NAME[sys.argv[1]], map(int, sys.argv[3:])
+runtime, (batch, sequence) = runtimes.BY_NAME[sys.argv[1]], map(int, sys.argv[3:])
 files = json.loads(sys.argv[2])
 start = time.perf_counter()
-session = runtime(files, batch, sequence, threads=1, bf16=bool(bf16))
+session = runtime(files, batch, sequence, threads=1)
 session.run()
 first = session.outputs()
 end = time.perf_counter()

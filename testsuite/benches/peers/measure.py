@@ -42,7 +42,7 @@ def latency(config, files, batch, sequence, threads):
     sessions, line = {}, {'batch': batch, 'sequence': sequence, 'threads': threads, 'seconds': {}, 'difference': {}, 'failed': {}}
     for runtime in runtimes.ALL:
         try:
-            sessions[runtime.name] = runtime(files, batch, sequence, threads, config['bf16'])
+            sessions[runtime.name] = runtime(files, batch, sequence, threads)
             sessions[runtime.name].run()
         except Exception as error:  # a peer that can't is left out by name
             if runtime in (runtimes.Bertc, runtimes.OnnxRuntime):
@@ -70,7 +70,7 @@ def program(files, batch, sequence):
 def cold(config, files, batch, sequence, rounds=7):
     """Start and memory of fresh processes, one thread, by turns. The first round is for the page cache."""
     def process(name):
-        command = [sys.executable, 'cold.py', name, json.dumps(files), str(batch), str(sequence), str(int(config['bf16']))]
+        command = [sys.executable, 'cold.py', name, json.dumps(files), str(batch), str(sequence)]
         done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
         return json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else None
 

@@ -58,7 +58,7 @@ def prepare(args, work, python, converter, missing):
         onnx = work / f'{key}.onnx'
         if not onnx.exists():
             call(python, script, target.format(folder=work))
-        flags = ['--bf16'] * args.bf16 + shlex.split(args.flags)
+        flags = shlex.split(args.flags)
         so = work / f'{key}.so'
         call(bertc, onnx, '--emit', 'sharedlib', '--name', 'peer', '-o', so, *flags)
         files[key] = {'title': title, 'onnx': str(onnx), 'so': str(so), 'rt': str(stub), 'cold': str(work / 'cold')}
@@ -82,7 +82,6 @@ def main():
     parser.add_argument('--sequence', type=numbers, default=[16, 128, 384], help='default: 16,128,384')
     parser.add_argument('--threads', type=numbers, default=[1, 2], help='default: 1,2')
     parser.add_argument('--seconds', type=float, help='to measure a line of the table, in 3 rounds or more; default: 20, quick: 4')
-    parser.add_argument('--bf16', action='store_true', help='bertc --bf16 and OpenVINO in bf16; the others stay with f32')
     parser.add_argument('--bertc', type=Path, help='the program, libbertc_rt.a beside it; default: built by cargo')
     parser.add_argument('--flags', default='--cpu native', help='for bertc; default: --cpu native')
     parser.add_argument('--python', default=sys.executable, help='makes the environments; default: this one')
@@ -108,7 +107,7 @@ def main():
         missing.append('LiteRT: its converter could not be installed (it needs Python 3.12: --python)')
     config = {
         'files': prepare(args, work, python, converter, missing), 'shapes': args.shapes, 'threads': args.threads,
-        'seconds': args.seconds, 'bf16': args.bf16, 'flags': args.flags, 'missing': missing,
+        'seconds': args.seconds, 'flags': args.flags, 'missing': missing,
         'command': shlex.join(['python', 'testsuite/benches/peers/run.py', *sys.argv[1:]]),
         'json': str(args.json.resolve()) if args.json else None, 'out': str(args.out.resolve()) if args.out else None,
     }

@@ -20,7 +20,7 @@ def inputs(names, batch, sequence):
 class OnnxRuntime:
     name, package = 'ONNX Runtime', 'onnxruntime'
 
-    def __init__(self, files, batch, sequence, threads, bf16=False):
+    def __init__(self, files, batch, sequence, threads):
         import onnxruntime as ort
 
         options = ort.SessionOptions()
@@ -38,7 +38,7 @@ class OnnxRuntime:
 class OpenVino:
     name, package = 'OpenVINO', 'openvino'
 
-    def __init__(self, files, batch, sequence, threads, bf16=False):
+    def __init__(self, files, batch, sequence, threads):
         import openvino as ov
 
         core = ov.Core()
@@ -47,7 +47,7 @@ class OpenVino:
         model.reshape({i.any_name: [batch, sequence] for i in model.inputs})
         self.model = core.compile_model(model, 'CPU', {
             'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_NUM_THREADS': threads, 'NUM_STREAMS': 1,
-            'INFERENCE_PRECISION_HINT': 'bf16' if bf16 else 'f32'})
+            'INFERENCE_PRECISION_HINT': 'f32'})
         self.request = self.model.create_infer_request()
         # Copied here once, not in every run.
         for name, value in inputs([i.any_name for i in model.inputs], batch, sequence).items():
@@ -63,7 +63,7 @@ class OpenVino:
 class LiteRt:
     name, package = 'LiteRT', 'ai_edge_litert'
 
-    def __init__(self, files, batch, sequence, threads, bf16=False):
+    def __init__(self, files, batch, sequence, threads):
         from ai_edge_litert.interpreter import Interpreter
 
         self.interpreter = Interpreter(files[f'tflite-{batch}-{sequence}'], num_threads=threads)
@@ -106,7 +106,7 @@ def pointers(arrays):
 class Bertc:
     name, package = 'bertc', None
 
-    def __init__(self, files, batch, sequence, threads, bf16=False):
+    def __init__(self, files, batch, sequence, threads):
         self.library = ctypes.CDLL(files['so'])
         self.model = model = Model.in_dll(self.library, 'peer_model')
         assert model.abi_version == 1
