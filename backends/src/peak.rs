@@ -52,9 +52,8 @@ impl Width {
     /// Every width that there is an emitter for, narrow first.
     pub fn all(target: &Target) -> Vec<Width> {
         let mut all = vec![Width::narrow(target)];
-        if x86::supports(target) {
-            all.push(WIDE);
-        }
+        let most = x86::lanes(target).unwrap_or(0);
+        all.extend([Width { lanes: 8, registers: 16 }, WIDE].into_iter().filter(|w| w.lanes <= most));
         all
     }
 }
@@ -130,6 +129,7 @@ mod tests {
     fn the_loop_is_multiply_adds_alone() {
         for (arch, cpu, width, op) in [
             ("x86_64", "x86-64-v3", None, "vfmadd"),
+            ("x86_64", "x86-64-v3", Some(Width { lanes: 8, registers: 16 }), "ymm"),
             ("x86_64", "x86-64-v4", Some(WIDE), "zmm"),
             ("aarch64", "generic", None, "fmla"),
         ] {
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn wide_needs_the_cpu() {
         let widths = |cpu: &str| Width::all(&Target::parse("x86_64", cpu).unwrap());
-        assert_eq!(widths("x86-64-v3").iter().map(|w| w.lanes).collect::<Vec<_>>(), [4]);
-        assert_eq!(widths("znver4").iter().map(|w| w.lanes).collect::<Vec<_>>(), [4, 16]);
+        assert_eq!(widths("x86-64-v3").iter().map(|w| w.lanes).collect::<Vec<_>>(), [4, 8]);
+        assert_eq!(widths("znver4").iter().map(|w| w.lanes).collect::<Vec<_>>(), [4, 8, 16]);
     }
 }

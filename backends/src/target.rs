@@ -43,6 +43,7 @@ pub const X86_FEATURES: &[X86Feature] = &[
     feature("avx", 1, 2, 28, YMM),
     feature("avx2", 7, 1, 5, YMM),
     feature("fma", 1, 2, 12, YMM),
+    feature("f16c", 1, 2, 29, YMM),
     feature("bmi1", 7, 1, 3, 0),
     feature("bmi2", 7, 1, 8, 0),
     feature("lzcnt", 0x8000_0001, 2, 5, 0),
@@ -57,9 +58,9 @@ pub const X86_FEATURES: &[X86Feature] = &[
 
 /// How many of [`X86_FEATURES`] the psABI's levels v2, v3 and v4 have, and a CPU with all.
 const V2: usize = 5;
-const V3: usize = 11;
-const V4: usize = 15;
-const ALL: usize = 18;
+const V3: usize = 12;
+const V4: usize = 16;
+const ALL: usize = 19;
 
 /// CPUs of x86-64 by the number of features, a prefix of [`X86_FEATURES`].
 const X86_CPUS: &[(&str, usize)] = &[
@@ -171,8 +172,8 @@ impl Target {
             shared.set(name, value).map_err(|e| refuse(&e))?;
         }
         let mut b = isa::lookup(self.triple.clone()).map_err(|e| refuse(&e))?;
-        // Cranelift emits nothing of avx512bw and has no flag for it.
-        for f in self.features.iter().filter(|&&f| f != "avx512bw") {
+        // Cranelift emits nothing of these and has no flags for them.
+        for f in self.features.iter().filter(|f| !["avx512bw", "f16c"].contains(f)) {
             b.enable(&format!("has_{f}")).map_err(|e| refuse(&e))?;
         }
         b.finish(settings::Flags::new(shared)).map_err(|e| refuse(&e))
@@ -327,6 +328,7 @@ fn host_x86_features() -> Vec<&'static str> {
         "avx" => is_x86_feature_detected!("avx"),
         "avx2" => is_x86_feature_detected!("avx2"),
         "fma" => is_x86_feature_detected!("fma"),
+        "f16c" => is_x86_feature_detected!("f16c"),
         "bmi1" => is_x86_feature_detected!("bmi1"),
         "bmi2" => is_x86_feature_detected!("bmi2"),
         "lzcnt" => is_x86_feature_detected!("lzcnt"),

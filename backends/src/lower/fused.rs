@@ -157,7 +157,7 @@ impl Lowering<'_> {
         let y = self.define(v)?;
         let mut c = Ctx::new("attention");
         let args = attention::Args { q, k, v: value, mask, lengths, y };
-        let tasks = attention::attention(&mut c, self.tile, &spec, args);
+        let tasks = attention::attention(&mut c, self.tile.even(), &spec, args);
         self.step(v, c, tasks)
     }
 

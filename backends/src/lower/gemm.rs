@@ -27,7 +27,7 @@ type Tasks = Option<Vec<(Dim, Chunk)>>;
 pub struct Tile {
     /// Lanes of a register.
     pub lanes: u8,
-    /// Rows of the left operand; a power of two.
+    /// Rows of the left operand.
     pub rows: i64,
     /// Registers of columns; a power of two.
     pub vectors: i64,
@@ -44,10 +44,12 @@ impl Tile {
     /// The tile that fills a target's registers: the accumulators, one k of the right operand, and an element of the
     /// left one.
     pub fn for_target(target: &Target) -> Tile {
-        if target.emitter == Emitter::Auto && x86::supports(target) {
-            return Tile { lanes: 16, rows: 8, vectors: 2, unroll: 4, spread: false, block_k: 1 << 20 };
+        let wide = Tile { lanes: 16, rows: 8, vectors: 2, unroll: 4, spread: false, block_k: 1 << 20 };
+        match x86::lanes(target).filter(|_| target.emitter == Emitter::Auto) {
+            Some(16) => wide,
+            Some(lanes) => Tile { lanes, rows: 6, ..wide },
+            None => Tile::narrow(target),
         }
-        Tile::narrow(target)
     }
 
     /// The tile of 128-bit code, which every target and element type has.
@@ -57,6 +59,11 @@ impl Tile {
         } else {
             Tile { lanes: 4, rows: 4, vectors: 2, unroll: 4, spread: false, block_k: 448 }
         }
+    }
+
+    /// The same with a number of rows that is a power of two, which leaves more registers too.
+    pub fn even(self) -> Tile {
+        Tile { rows: 1 << self.rows.ilog2(), ..self }
     }
 
     /// Columns.
@@ -133,9 +140,11 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     let shape = s.shape;
     let t = c.b.task();
     let (n, k) = (c.dim(&shape.n), c.dim(&shape.k));
+    let task_rows = TASK_ROWS / tile.rows * tile.rows;
     let rows = match norm {
-        Some(_) => Chunk::Share { multiple: tile.rows, most: TASK_ROWS },
-        None => Chunk::Fixed(TASK_ROWS),
+        // The unit of a share is a power of two.
+        Some(_) => Chunk::Share { multiple: 1 << tile.rows.trailing_zeros(), most: task_rows },
+        None => Chunk::Fixed(task_rows),
     };
     let mut tasks = vec![(shape.batch.clone(), 1.into()), (shape.m.clone(), rows)];
     // Task number → batch, column block, row block, as the driver multiplies the factors. Neighbours share columns:

@@ -5,6 +5,7 @@ use bertc_ir::kernel::{Bin, Elem, Reg, Un};
 use bertc_ir::{CmpOp, DType, Dim};
 
 use super::ctx::Ctx;
+use super::micro::round_down;
 use super::nest::{fold_over, when};
 use super::norm::Row;
 use crate::plan::Arg;
@@ -36,8 +37,8 @@ impl Lengths {
         c.b.cmp(CmpOp::Lt, row, length)
     }
 
-    /// The part of `lo..hi` from the first to the last row that has a result, widened to multiples of `height` (a
-    /// power of two) from `lo` on; empty if there is none.
+    /// The part of `lo..hi` from the first to the last row that has a result, widened to multiples of `height` from
+    /// `lo` on; empty if there is none.
     pub fn span(&self, c: &mut Ctx, [lo, hi]: [Reg; 2], height: i64) -> [Reg; 2] {
         let found = fold_over(c, lo, hi, 1, &[hi, lo], |c, r, found| {
             let has = self.has(c, r);
@@ -46,12 +47,12 @@ impl Lengths {
             let behind = c.b.add(r, one);
             vec![c.b.select(has, first, found[0]), c.b.select(has, behind, found[1])]
         });
-        let (up, mask) = (c.b.int(height - 1), c.b.int(-height));
+        let up = c.b.int(height - 1);
         let first = c.b.sub(found[0], lo);
-        let first = c.b.bin(Bin::And, first, mask);
+        let first = round_down(c, first, height);
         let last = c.b.sub(found[1], lo);
         let last = c.b.add(last, up);
-        let last = c.b.bin(Bin::And, last, mask);
+        let last = round_down(c, last, height);
         let last = c.b.add(lo, last);
         let last = c.b.min(last, hi);
         let first = c.b.add(lo, first);

@@ -1,7 +1,7 @@
 //! The innermost loop of every product: a tile of registers accumulates over k.
 
 use bertc_ir::Dim;
-use bertc_ir::kernel::{Elem, Place, Reg};
+use bertc_ir::kernel::{Bin, Elem, Place, Reg};
 
 use super::ctx::Ctx;
 use super::gemm::Tile;
@@ -133,28 +133,41 @@ pub fn row_spots(c: &mut Ctx, ptr: usize, start: Reg, stride: &Dim, rows: i64) -
     out
 }
 
-/// `lo` and as many whole passes of `unroll` (a power of two) as fit below `hi`.
+/// `lo` and as many whole passes of `unroll` as fit below `hi`.
 pub fn whole_passes(c: &mut Ctx, lo: Reg, hi: Reg, unroll: i64) -> Reg {
-    let (n, mask) = (c.b.sub(hi, lo), c.b.int(-unroll));
-    let n = c.b.bin(bertc_ir::kernel::Bin::And, n, mask);
+    let n = c.b.sub(hi, lo);
+    let n = round_down(c, n, unroll);
     c.b.add(lo, n)
 }
 
-/// Covers the rows `lo..hi` with tiles of `height` (a power of two) and then of its halves: `body` gets a tile's first row
-/// and its height. `total` is what the rows are a part of, in parts of whole tiles but for the last one.
+/// The largest multiple of `unit` up to `n`, which is not negative.
+pub fn round_down(c: &mut Ctx, n: Reg, unit: i64) -> Reg {
+    if unit.count_ones() == 1 {
+        let mask = c.b.int(-unit);
+        return c.b.bin(Bin::And, n, mask);
+    }
+    let unit = c.b.int(unit);
+    let rest = c.b.bin(Bin::RemU, n, unit);
+    c.b.sub(n, rest)
+}
+
+/// Covers the rows `lo..hi` with tiles of `height` and then of the powers of two below: `body` gets a tile's first row and
+/// its height. `total` is what the rows are a part of, in parts of whole tiles but for the last one if `height` is a power
+/// of two.
 pub fn row_tiles(c: &mut Ctx, [lo, hi]: [Reg; 2], total: &Dim, height: i64, mut body: impl FnMut(&mut Ctx, Reg, i64)) {
     let split = whole_passes(c, lo, hi, height);
     loop_over(c, lo, split, height, |c, row| body(c, row, height));
-    if total.as_const().is_some_and(|n| n % height == 0) {
+    if height.count_ones() == 1 && total.as_const().is_some_and(|n| n % height == 0) {
         return;
     }
-    let (mut row, mut height) = (split, height / 2);
-    while height > 0 {
+    let (mut row, mut left) = (split, height - 1);
+    while left > 0 {
+        let height = 1 << left.ilog2();
         let step = c.b.int(height);
         let end = c.b.add(row, step);
         let fits = c.b.cmp(bertc_ir::CmpOp::Le, end, hi);
         when(c, fits, |c| body(c, row, height));
         row = c.b.select(fits, end, row);
-        height /= 2;
+        left = height - 1;
     }
 }

@@ -1,8 +1,9 @@
-//! Emits kernels with AVX-512, runs them, and compares what they leave in memory with the interpreter.
+//! Emits kernels with AVX-512 or AVX2, runs them, and compares what they leave in memory with the interpreter.
 
+use std::cell::Cell;
 use std::process::Command;
 
-use bertc_backends::emit::x86::emit_kernel;
+use bertc_backends::emit::x86::{self, emit_kernel};
 use bertc_backends::target::Target;
 use bertc_ir::DType;
 use bertc_ir::kernel::interp::{self, Memory};
@@ -30,15 +31,37 @@ impl Case {
     }
 }
 
-/// The least CPU that has all the instructions.
-pub fn target() -> Target {
-    Target::parse("x86_64", "x86-64-v4").unwrap()
+/// Instructions that code is made of, by name and with the least CPU that has all of them.
+pub const ISAS: [(&str, &str); 2] = [("avx512", "x86-64-v4"), ("avx2", "x86-64-v3")];
+
+thread_local! {
+    static CPU: Cell<&'static str> = const { Cell::new(ISAS[0].1) };
 }
 
-/// Why kernels can't run here, if they can't.
-pub fn obstacle() -> Option<String> {
-    if !target().runs_here() {
-        return Some("this machine has no AVX-512".to_string());
+/// Sets the CPU of the tests that this thread runs from now on.
+pub fn set_cpu(cpu: &'static str) {
+    CPU.set(cpu);
+}
+
+/// The target of this thread's tests.
+pub fn target() -> Target {
+    Target::parse("x86_64", CPU.get()).unwrap()
+}
+
+/// Lanes of its widest registers.
+pub fn widest() -> u8 {
+    x86::lanes(&target()).expect("an emitter")
+}
+
+/// The numbers of lanes that its vectors have.
+pub fn vectors() -> Vec<u8> {
+    [4, 8, 16].into_iter().filter(|&n| n <= widest()).collect()
+}
+
+/// Why kernels for a CPU can't run here, if they can't.
+pub fn obstacle(cpu: &str) -> Option<String> {
+    if !Target::parse("x86_64", cpu).unwrap().runs_here() {
+        return Some(format!("this machine is no {cpu}"));
     }
     let cc = Command::new("cc").arg("--version").output().is_ok_and(|o| o.status.success());
     (!cc).then(|| "no cc".to_string())

@@ -1,5 +1,5 @@
-//! Kernels emitted with AVX-512 and run, bit by bit against the interpreter. On a machine without it the tests that run
-//! code are reported as ignored, by name.
+//! Kernels emitted with AVX-512 and with AVX2 and run, bit by bit against the interpreter. On a machine without these the
+//! tests that run code are reported as ignored, by name.
 
 mod control;
 mod machine;
@@ -15,16 +15,22 @@ type Test = (&'static str, fn() -> Result<(), String>);
 
 fn main() {
     let args = Arguments::from_args();
-    let obstacle = machine::obstacle();
-    if let Some(why) = &obstacle {
-        eprintln!("skipped: tests that run AVX-512 code: {why}");
+    let mut trials = Vec::new();
+    for (isa, cpu) in machine::ISAS {
+        let obstacle = machine::obstacle(cpu);
+        if let Some(why) = &obstacle {
+            eprintln!("skipped: tests that run {isa} code: {why}");
+        }
+        let running = [ops::TESTS, memory::TESTS, control::TESTS, random::TESTS, templates::TESTS].concat();
+        trials.extend(running.into_iter().map(|t| trial(isa, cpu, t).with_ignored_flag(obstacle.is_some())));
+        trials.extend(shape::TESTS.iter().map(|&t| trial(isa, cpu, t)));
     }
-    let running = [ops::TESTS, memory::TESTS, control::TESTS, random::TESTS, templates::TESTS].concat();
-    let trials = running.into_iter().map(|t| trial(t).with_ignored_flag(obstacle.is_some()));
-    let trials = trials.chain(shape::TESTS.iter().copied().map(trial)).collect();
     libtest_mimic::run(&args, trials).exit();
 }
 
-fn trial((name, f): Test) -> Trial {
-    Trial::test(name, move || f().map_err(Into::into))
+fn trial(isa: &str, cpu: &'static str, (name, f): Test) -> Trial {
+    Trial::test(format!("{isa}::{name}"), move || {
+        machine::set_cpu(cpu);
+        f().map_err(Into::into)
+    })
 }

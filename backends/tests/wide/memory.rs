@@ -4,7 +4,7 @@ use bertc_ir::DType;
 use bertc_ir::kernel::{Bin, Elem, KernelBuilder, Place, parse};
 
 use crate::Test;
-use crate::machine::{Arg, Case, run};
+use crate::machine::{Arg, Case, run, vectors, widest};
 
 pub const TESTS: &[Test] = &[
     ("every_memory_type", every_memory_type),
@@ -27,8 +27,9 @@ fn bytes(n: usize) -> Vec<u8> {
         .collect()
 }
 
-fn lanes_of(d: DType) -> &'static [u8] {
-    if Elem::of(d).vectorises() { &[1, 4, 8, 16] } else { &[1] }
+fn lanes_of(d: DType) -> Vec<u8> {
+    let vectors = if Elem::of(d).vectorises() { vectors() } else { Vec::new() };
+    [1].into_iter().chain(vectors).collect()
 }
 
 /// Copies 64 elements through registers; half types from f32s of every size, so that rounding is seen.
@@ -36,7 +37,7 @@ fn every_memory_type() -> Result<(), String> {
     let mut cases = Vec::new();
     for from in DType::ALL {
         for to in DType::ALL.into_iter().filter(|&t| Elem::of(t) == Elem::of(from)) {
-            for &lanes in lanes_of(from) {
+            for lanes in lanes_of(from) {
                 let mut b = KernelBuilder::new(format!("{from} to {to} by {lanes}"));
                 let (x, y) = (b.input("x", from), b.output("y", to));
                 let (zero, n) = (b.int(0), b.int(64));
@@ -68,7 +69,7 @@ fn every_memory_type() -> Result<(), String> {
 fn active_lanes() -> Result<(), String> {
     let mut cases = Vec::new();
     for d in DType::ALL.into_iter().filter(|&d| Elem::of(d).vectorises()) {
-        for lanes in [4u8, 8, 16] {
+        for lanes in vectors() {
             for n in (-1..=i64::from(lanes) + 1).chain([256, i64::MAX, i64::MIN]) {
                 let mut b = KernelBuilder::new(format!("{n} of {lanes} {d}"));
                 let (x, y) = (b.input("x", d), b.output("y", d));
@@ -102,14 +103,15 @@ fn active_lanes() -> Result<(), String> {
 fn constant_counts() -> Result<(), String> {
     let mut cases = Vec::new();
     for n in [-3i64, 0, 1, 7, 15, 16, 300] {
-        let mut b = KernelBuilder::new(format!("{n} of 16"));
+        let lanes = widest();
+        let mut b = KernelBuilder::new(format!("{n} of {lanes}"));
         let (x, y) = (b.input("x", DType::F32), b.output("y", DType::F32));
         let (zero, count) = (b.int(0), b.int(n));
         let at = |ptr| Place { ptr, base: None, index: zero, offset: 0, active: Some(count) };
-        let v = b.load_at(at(x), 16);
+        let v = b.load_at(at(x), lanes);
         let twice = b.add(v, v);
         b.store_at(at(y), twice);
-        let there = n.clamp(0, 16) as usize * 4;
+        let there = n.clamp(0, lanes.into()) as usize * 4;
         cases.push(Case::new(b.finish(), vec![Arg::Buffer(bytes(there)), Arg::Buffer(bytes(there))]));
     }
     run(&cases)
@@ -144,6 +146,7 @@ fn addresses() -> Result<(), String> {
 
 /// The sum's operand is read before the store to the same place.
 fn load_before_store() -> Result<(), String> {
+    let lanes = widest();
     let text = "kernel @k(%y: mut ptr<f32>) task %t {
         %zero = const 0 : i64
         %a = load %y[%zero] : f32x16
@@ -154,14 +157,15 @@ fn load_before_store() -> Result<(), String> {
         %r = fma %a, %v, %one : f32x16
         store %y[%zero + 16], %r
     }";
-    let kernels = parse(text).map_err(|d| format!("{d:?}"))?;
+    let text = text.replace("x16", &format!("x{lanes}"));
+    let kernels = parse(&text).map_err(|d| format!("{d:?}"))?;
     let values: Vec<u8> = (0..32).flat_map(|i| (i as f32 * 0.75).to_le_bytes()).collect();
     let mut cases = vec![Case::new(kernels[0].clone(), vec![Arg::Buffer(values.clone())])];
     // The same with a loop in between.
     let mut b = KernelBuilder::new("loop between");
     let y = b.output("y", DType::F32);
     let (zero, four) = (b.int(0), b.int(4));
-    let a = b.load(y, zero, 0, 16);
+    let a = b.load(y, zero, 0, lanes);
     b.for_loop(zero, four, 1, &[], |b, i, _| {
         let x = b.load(y, i, 4, 1);
         let x = b.bin(Bin::Mul, x, x);

@@ -4,7 +4,7 @@ use bertc_ir::kernel::{Bin, Elem, KernelBuilder, Reg, RegType, Un};
 use bertc_ir::{CmpOp, DType};
 
 use crate::Test;
-use crate::machine::{Arg, Case, run};
+use crate::machine::{Arg, Case, run, vectors};
 
 pub const TESTS: &[Test] = &[
     ("unary", unary),
@@ -33,8 +33,9 @@ fn dtype(e: Elem) -> DType {
 }
 
 fn types() -> Vec<RegType> {
-    let lanes = |e: Elem| if e.vectorises() { &[1u8, 4, 8, 16][..] } else { &[1][..] };
-    ELEMS.iter().flat_map(|&e| lanes(e).iter().map(move |&n| RegType::vector(e, n))).collect()
+    let vectors = |e: Elem| if e.vectorises() { vectors() } else { Vec::new() };
+    let lanes = |e: Elem| [1].into_iter().chain(vectors(e));
+    ELEMS.iter().flat_map(|&e| lanes(e).map(move |n| RegType::vector(e, n))).collect()
 }
 
 fn floats() -> Vec<f64> {

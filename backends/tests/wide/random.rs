@@ -5,7 +5,7 @@ use bertc_ir::kernel::{Bin, Block, Elem, Inst, Kernel, Reg, RegType, verify};
 use bertc_ir::{CmpOp, DType};
 
 use crate::Test;
-use crate::machine::{Arg, Case, run_codes, target};
+use crate::machine::{Arg, Case, run_codes, target, widest};
 
 #[path = "../../../ir/tests/kernel_gen/mod.rs"]
 mod kernel_gen;
@@ -25,7 +25,7 @@ impl Numbers {
 }
 
 /// Makes what emitters may do in different ways the same for all: NaN is one when its bits are looked at, and extremes
-/// are +0 where they are a zero. Registers of two lanes, which AVX-512 code doesn't have, get four.
+/// are +0 where they are a zero. Registers of two lanes, which no code has, get four, and those of more than the target's get as many.
 struct Settle<'a> {
     kernel: &'a mut Kernel,
 }
@@ -79,6 +79,10 @@ impl Settle<'_> {
                 out.push(Inst::ConstF { dst: zero, value: 0.0 });
                 out.push(Inst::Bin { dst: result, op: Bin::Add, a: extreme, b: zero });
             }
+            Inst::Extract { dst, a, lane } => {
+                let lane = lane % self.kernel.ty(a).lanes;
+                out.push(Inst::Extract { dst, a, lane });
+            }
             other => out.push(other),
         }
     }
@@ -89,6 +93,7 @@ fn settled(mut kernel: Kernel) -> Kernel {
         if t.lanes == 2 {
             t.lanes = 4;
         }
+        t.lanes = t.lanes.min(widest());
     }
     let body = std::mem::take(&mut kernel.body);
     let body = Settle { kernel: &mut kernel }.block(body);

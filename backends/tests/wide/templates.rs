@@ -1,4 +1,4 @@
-//! The kernel templates with 16 lanes, over all tails.
+//! The kernel templates with the widest registers, over all tails.
 
 use bertc_backends::lower::lower;
 

@@ -220,7 +220,11 @@ fn template(kernel: &str) -> &str {
 
 /// What makes the machine code of a kernel: registers of more than four lanes are no business of Cranelift's.
 fn isa(k: &Kernel) -> &'static str {
-    if k.regs.iter().any(|r| r.lanes > 4) { "avx512" } else { "clif128" }
+    match k.regs.iter().map(|r| r.lanes).max() {
+        Some(16) => "avx512",
+        Some(8) => "avx2",
+        _ => "clif128",
+    }
 }
 
 fn kernels(n: usize) -> String {

@@ -4,7 +4,7 @@
 use iced_x86::Register;
 
 use super::live::{Ranges, join_copies, overlap};
-use super::mir::{Class, Func, Item, V};
+use super::mir::{Class, Func, Isa, Item, V};
 
 /// Where a virtual register lives.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,9 +68,9 @@ pub(super) fn allocate(func: &mut Func) -> Result<Homes, String> {
         let live = |v: &u32| !ranges[*v as usize].is_empty() && func.classes[*v as usize].same_file(class);
         (0..func.classes.len() as u32).filter(live).map(V).collect()
     };
-    let zmm: Vec<u8> = (0..32).collect();
+    let vectors: Vec<u8> = (0..if func.isa == Isa::Avx512 { 32 } else { 16 }).collect();
     let masks: Vec<u8> = (1..8).collect();
-    for (class, file, what) in [(Class::Vec(0), &zmm, "vectors"), (Class::Mask, &masks, "masks")] {
+    for (class, file, what) in [(Class::Vec(0), &vectors, "vectors"), (Class::Mask, &masks, "masks")] {
         colour(&ranges, &all(class), file, &mut of)
             .map_err(|live| format!("{live} {what} are live at once and there are {} registers", file.len()))?;
     }

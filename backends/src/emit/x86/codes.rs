@@ -373,3 +373,24 @@ pub(super) const U2F: [Code; 3] = [
     Code::EVEX_Vcvtudq2ps_ymm_k1z_ymmm256b32,
     Code::EVEX_Vcvtudq2ps_zmm_k1z_zmmm512b32_er,
 ];
+
+/// Equal integers, as all ones; AVX2 alone.
+pub(super) const IEQ: [Code; 2] = [Code::VEX_Vpcmpeqd_xmm_xmm_xmmm128, Code::VEX_Vpcmpeqd_ymm_ymm_ymmm256];
+
+/// Greater signed integers, as all ones; AVX2 alone.
+pub(super) const IGT: [Code; 2] = [Code::VEX_Vpcmpgtd_xmm_xmm_xmmm128, Code::VEX_Vpcmpgtd_ymm_ymm_ymmm256];
+
+/// Not the first, but the second; AVX2 alone.
+pub(super) const IANDN: [Code; 2] = [Code::VEX_Vpandn_xmm_xmm_xmmm128, Code::VEX_Vpandn_ymm_ymm_ymmm256];
+
+/// The first where a mask isn't set, else the second; AVX2 alone.
+pub(super) const BLENDV: [Code; 2] = [Code::VEX_Vblendvps_xmm_xmm_xmmm128_xmm, Code::VEX_Vblendvps_ymm_ymm_ymmm256_ymm];
+
+/// Load under a mask; AVX2 alone.
+pub(super) const MASKED_LOAD: [Code; 2] = [Code::VEX_Vmaskmovps_xmm_xmm_m128, Code::VEX_Vmaskmovps_ymm_ymm_m256];
+
+/// Store under a mask; AVX2 alone.
+pub(super) const MASKED_STORE: [Code; 2] = [Code::VEX_Vmaskmovps_m128_xmm_xmm, Code::VEX_Vmaskmovps_m256_ymm_ymm];
+
+/// Or of the bits of floats; AVX2 alone.
+pub(super) const FOR: [Code; 2] = [Code::VEX_Vorps_xmm_xmm_xmmm128, Code::VEX_Vorps_ymm_ymm_ymmm256];

@@ -4,7 +4,8 @@ use iced_x86::{Code, Encoder, IcedError, Instruction, OpKind, Register};
 
 use super::allocate::{Home, Homes, RAX, RDX, SAVED, gpr};
 use super::codes;
-use super::mir::{Class, Func, Inst, Item, Mem, Opnd, Role, V, View};
+use super::mir::{Class, Func, Inst, Isa, Item, Mem, Opnd, Role, V, View};
+use super::vex::vex;
 
 /// How literals are aligned.
 const POOL_ALIGN: usize = 64;
@@ -194,11 +195,9 @@ impl Writer<'_> {
                 Class::Vec(size) => {
                     let v = [View::X, View::Y, View::Z][usize::from(size.min(2))];
                     let class = Class::Vec(size);
-                    self.put(Instruction::with2(
-                        codes::MOVAPS[usize::from(size.min(2))],
-                        view(d, class, v),
-                        view(s, class, v),
-                    )?);
+                    let code = codes::MOVAPS[usize::from(size.min(2))];
+                    let narrow = if self.func.isa == Isa::Avx2 { vex(code, false) } else { None };
+                    self.put(Instruction::with2(narrow.unwrap_or(code), view(d, class, v), view(s, class, v))?);
                 }
             },
             (Home::Slot(slot), _) => {

@@ -7,6 +7,26 @@ use iced_x86::{Code, OpKind};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct V(pub u32);
 
+/// The instructions of a function.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Isa {
+    /// EVEX forms, 32 registers of up to 16 lanes, masks of their own.
+    #[default]
+    Avx512,
+    /// VEX forms, 16 registers of up to 8 lanes; the mask of a vector is one whose lanes are all ones or zeros.
+    Avx2,
+}
+
+impl Isa {
+    /// Lanes of its widest registers.
+    pub fn lanes(self) -> u8 {
+        match self {
+            Isa::Avx512 => 16,
+            Isa::Avx2 => 8,
+        }
+    }
+}
+
 /// Which registers a virtual register may live in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Class {
@@ -17,7 +37,8 @@ pub(super) enum Class {
 }
 
 impl Class {
-    /// Of a kernel IR register.
+    /// Of a kernel IR register with AVX-512, which says what it is elsewhere too; where it lives there says
+    /// [`Func::class_of`].
     pub fn of(t: RegType) -> Class {
         match (t.elem, t.lanes) {
             (Elem::Mask, 1) | (Elem::I64 | Elem::Addr, _) | (Elem::I32, 1) => Class::Gpr,
@@ -242,6 +263,7 @@ impl Item {
 /// A function under construction.
 #[derive(Default, Debug)]
 pub(super) struct Func {
+    pub isa: Isa,
     /// Class of every virtual register.
     pub classes: Vec<Class>,
     pub items: Vec<Item>,
@@ -263,6 +285,14 @@ impl Func {
     pub fn new_label(&mut self) -> Label {
         self.labels += 1;
         Label(self.labels - 1)
+    }
+
+    /// Where a kernel IR register lives.
+    pub fn class_of(&self, t: RegType) -> Class {
+        match Class::of(t) {
+            Class::Mask if self.isa == Isa::Avx2 => Class::Vec(size_of_lanes(t.lanes)),
+            class => class,
+        }
     }
 
     pub fn class(&self, v: V) -> Class {

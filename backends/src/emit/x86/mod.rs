@@ -1,6 +1,9 @@
-//! Kernel IR to x86-64 machine code with AVX-512 (F, VL, DQ, BW) and BMI2: registers of 1, 4, 8 and 16 lanes.
+//! Kernel IR to x86-64 machine code: with AVX-512 (F, VL, DQ, BW) registers of 1, 4, 8 and 16 lanes, with AVX2 and FMA of
+//! 1, 4 and 8; both with BMI2.
 //!
-//! Vector registers and scalar floats live in zmm0–31 in EVEX forms, vector masks in k1–k7, the rest in general registers.
+//! With AVX-512, vector registers and scalar floats live in zmm0–31 in EVEX forms, vector masks in k1–k7, the rest in
+//! general registers. With AVX2 they live in ymm0–15, the masks too, each lane all ones or zeros. Selection names EVEX
+//! forms for both where the instruction is the same, and `vex` puts the other ones in their place.
 //! Selection (`select`) makes instructions over virtual registers, folding loads, broadcasts and constants into the
 //! operands of their users; `allocate` joins copies and colours; `encode` writes bytes. Code is position independent,
 //! refers to nothing outside of itself and ends with its literals.
@@ -16,44 +19,60 @@ mod live;
 mod mir;
 mod select;
 mod uses;
+mod vex;
 
 use bertc_ir::Diag;
 use bertc_ir::kernel::{Kernel, verify};
 use target_lexicon::BinaryFormat;
 
 pub use self::disassemble::disassemble;
+use self::mir::Isa;
 use crate::target::Target;
 
 /// How a function is aligned, in bytes; its literals and innermost loops are by as much.
 pub const ALIGN: u64 = 64;
 
-/// Features that the code uses without asking.
-const NEEDED: [&str; 6] = ["bmi2", "fma", "avx512f", "avx512dq", "avx512bw", "avx512vl"];
+/// Features that code uses without asking, of every kind; then those of the wide and of the narrow one.
+const NEEDED: [&str; 2] = ["bmi2", "fma"];
+const WIDE: [&str; 4] = ["avx512f", "avx512dq", "avx512bw", "avx512vl"];
+const NARROW: [&str; 2] = ["avx2", "f16c"];
 
-/// Whether [`emit_kernel`] can make code for a target.
-pub fn supports(target: &Target) -> bool {
-    target.is_x86_64() && target.object_format() != BinaryFormat::Coff && NEEDED.iter().all(|f| target.has(f))
+/// The instructions for a target, if it has them.
+fn isa(target: &Target) -> Option<Isa> {
+    let all = |features: &[&str]| features.iter().all(|f| target.has(f));
+    if !target.is_x86_64() || target.object_format() == BinaryFormat::Coff || !all(&NEEDED) {
+        return None;
+    }
+    [(Isa::Avx512, &WIDE[..]), (Isa::Avx2, &NARROW)].into_iter().find(|(_, f)| all(f)).map(|(isa, _)| isa)
+}
+
+/// Lanes of the widest registers that [`emit_kernel`] has for a target: 16 or 8; `None` if it makes no code for it.
+pub fn lanes(target: &Target) -> Option<u8> {
+    isa(target).map(Isa::lanes)
 }
 
 /// Machine code of a function `(args: *const u64, task: u64, worker: u32)` in the System V calling convention, for
 /// addresses that are multiples of [`ALIGN`].
 ///
 /// # Errors
-/// The target lacks AVX-512 or has another calling convention, or the kernel is invalid, has registers of two lanes or
-/// more live vectors than there are registers; the message names the kernel.
+/// The target lacks AVX2 or has another calling convention, or the kernel is invalid, has registers of two lanes or
+/// more than the target's, or more live vectors than there are registers; the message names the kernel.
 pub fn emit_kernel(kernel: &Kernel, target: &Target) -> Result<Vec<u8>, Diag> {
-    if !supports(target) {
+    let Some(isa) = isa(target) else {
         let what = format!(
-            "kernel '{}': AVX-512 code is not supported on {} with cpu {}",
+            "kernel '{}': wide code is not supported on {} with cpu {}",
             kernel.name, target.triple, target.cpu
         );
-        return Err(Diag::new(what).note("it needs x86-64-v4 and the System V calling convention"));
-    }
+        return Err(Diag::new(what).note("it needs x86-64-v3 or v4 and the System V calling convention"));
+    };
     if let Err(mut all) = verify(kernel) {
         return Err(all.swap_remove(0));
     }
-    let mut func = select::select(kernel)?;
+    let mut func = select::select(kernel, isa)?;
     func.remove_dead();
+    if isa == Isa::Avx2 {
+        vex::translate(&mut func).map_err(|e| Diag::new(format!("kernel '{}': {e}", kernel.name)))?;
+    }
     let homes = allocate::allocate(&mut func).map_err(|e| Diag::new(format!("kernel '{}': {e}", kernel.name)))?;
     encode::encode(&func, &homes)
         .map_err(|e| Diag::new(format!("kernel '{}': an instruction can't be encoded: {e}", kernel.name)))

@@ -4,7 +4,7 @@ use bertc_ir::Diag;
 use bertc_ir::kernel::{Block, Inst, Reg};
 use iced_x86::Code;
 
-use super::super::mir::{Class, Item, V};
+use super::super::mir::{Item, V};
 use super::{Select, Val};
 
 impl Select<'_> {
@@ -16,7 +16,7 @@ impl Select<'_> {
         let mut carried = Vec::with_capacity(args.len());
         for (&a, &i) in args.iter().zip(init) {
             let from = self.reg(i)?;
-            let v = self.f.new_reg(Class::of(self.ty(a)));
+            let v = self.f.new_reg(self.f.class_of(self.ty(a)));
             self.copy(v, from);
             carried.push(v);
         }
@@ -90,7 +90,7 @@ impl Select<'_> {
 
     pub(super) fn if_else(&mut self, dst: &[Reg], cond: Reg, then: &Block, otherwise: &Block) -> Result<(), Diag> {
         let (no, exit) = (self.f.new_label(), self.f.new_label());
-        let results: Vec<V> = dst.iter().map(|&d| self.f.new_reg(Class::of(self.ty(d)))).collect();
+        let results: Vec<V> = dst.iter().map(|&d| self.f.new_reg(self.f.class_of(self.ty(d)))).collect();
         let unless = self.condition(cond)?.1;
         self.jump(unless, no);
         // What one branch forces into registers isn't there for the other.

@@ -5,13 +5,13 @@ use bertc_ir::kernel::{Elem, Reg, RegType};
 use iced_x86::Code;
 
 use super::super::codes;
-use super::super::mir::{Class, Mem, Opnd, V, View};
+use super::super::mir::{Class, Mem, Opnd, Rm, V, View};
 use super::{Select, Val, def, form, get, imm8, modify, undef, vec_view};
 
 /// Greater or equal, ordered, quiet.
-const GE: u8 = 0x1d;
+pub(super) const GE: u8 = 0x1d;
 /// Neither is NaN.
-const ORDERED: u8 = 7;
+pub(super) const ORDERED: u8 = 7;
 /// Not equal, or NaN.
 const NE: u8 = 4;
 
@@ -40,7 +40,7 @@ impl Select<'_> {
     }
 
     /// The lowest 32 or 64 bits of a vector register.
-    fn move_to_gpr(&mut self, x: V, wide: bool) -> V {
+    pub(super) fn move_to_gpr(&mut self, x: V, wide: bool) -> V {
         let v = self.gpr();
         let (code, view) =
             if wide { (Code::EVEX_Vmovq_rm64_xmm, View::Q) } else { (Code::EVEX_Vmovd_rm32_xmm, View::D) };
@@ -71,18 +71,18 @@ impl Select<'_> {
             (I32 | I64, Mask) => self.not_zero(x, from.elem == I64),
             (F32 | F64, Mask) => {
                 let k = self.nonzero_floats(from, x);
-                self.mask_bits(k)
+                self.bit_of_mask(k)
             }
             (F32, F64) | (F64, F32) => {
-                let v = self.vec(0);
                 let code = if to.elem == F64 {
                     Code::EVEX_Vcvtss2sd_xmm_k1z_xmm_xmmm32_sae
                 } else {
                     Code::EVEX_Vcvtsd2ss_xmm_k1z_xmm_xmmm64_er
                 };
-                self.emit(code, &[def(v, View::X), get(x, View::X), get(x, View::X)]);
-                v
+                self.op3(0, code, x, Rm::R(x))
             }
+            (I32 | I64 | Mask, F32 | F64) if self.avx2() => self.int_to_float_by_parts(from, to, x, unsigned),
+            (F32 | F64, I32 | I64) if self.avx2() => self.float_to_int_by_parts(from, to, x, unsigned),
             (I32 | I64 | Mask, F32 | F64) => self.int_to_float(from, to, x, unsigned),
             (F32 | F64, I32 | I64) => self.float_to_int(from, to, x, unsigned),
             _ => return Err(self.error(format!("a conversion of {from} to {to}"))),
@@ -137,7 +137,7 @@ impl Select<'_> {
             self.emit(code, &[def(v, view), get(positive, view)]);
             return v;
         }
-        let [number, over] = [(); 2].map(|()| self.mask());
+        let [number, over] = [(); 2].map(|()| self.mask(i));
         let bytes = if i == 4 { limit.to_le_bytes().to_vec() } else { (limit as f32).to_le_bytes().to_vec() };
         let literal = self.f.literal(&bytes);
         let literal = Mem { bcst: i < 3, ..literal };
@@ -152,10 +152,8 @@ impl Select<'_> {
 
     fn nonzero_floats(&mut self, t: RegType, x: V) -> V {
         let i = form(t);
-        let (k, view) = (self.mask(), vec_view(i));
         let zero = self.zero(i);
-        self.emit(codes::FCMP[i], &[def(k, View::K), get(x, view), get(zero, view), imm8(NE)]);
-        k
+        self.float_mask(i, x, Rm::R(zero), NE)
     }
 
     fn convert_vector(&mut self, from: RegType, to: RegType, x: V, unsigned: bool) -> Result<V, Diag> {
@@ -168,20 +166,32 @@ impl Select<'_> {
             v
         };
         Ok(match (from.elem, to.elem) {
+            (I32, F32) if unsigned && self.avx2() => self.unsigned_to_float(i, x),
+            (F32, I32) if self.avx2() => self.saturate_lanes(i, x, unsigned),
             (I32, F32) => simple(self, if unsigned { codes::U2F[i] } else { codes::I2F[i] }),
             (F32, I32) => {
                 let code = if unsigned { codes::F2U[i] } else { codes::F2I[i] };
                 self.saturate(i, i, code, x, 2f64.powi(31), unsigned)
             }
             (F32, Mask) => self.nonzero_floats(from, x),
+            (I32, Mask) if self.avx2() => {
+                let i = form(from);
+                let zero = self.zero(i);
+                let same = self.op3(i, codes::IEQ[i], x, Rm::R(zero));
+                self.mask_not(i, same)
+            }
             (I32, Mask) => {
-                let (k, i) = (self.mask(), form(from));
+                let (k, i) = (self.mask(i), form(from));
                 let view = vec_view(i);
                 self.emit(codes::ITEST[i], &[def(k, View::K), get(x, view), get(x, view)]);
                 k
             }
             (Mask, F32 | I32) => {
                 let one = if to.elem == F32 { 1f32.to_bits() } else { 1 };
+                if self.avx2() {
+                    let one = self.repeated(i, &one.to_le_bytes());
+                    return Ok(self.op3(i, codes::IAND[i], x, Rm::M(one)));
+                }
                 let one = self.f.literal(&one.to_le_bytes());
                 let v = self.vec(i);
                 self.emit_zeroing(codes::BROADCAST[i], &[def(v, view), Opnd::Mem(one)], Some(x));

@@ -4,22 +4,25 @@ use bertc_ir::kernel::{Bin, Elem, Reg, RegType, Un};
 use bertc_ir::{CmpOp, Diag};
 
 use super::super::codes;
-use super::super::mir::{Mem, Opnd, Rm, V, View};
+use super::super::mir::{Mem, Opnd, Rm, V};
 use super::{Select, Val, def, form, get, imm8, modify, rm, vec_view};
 
 /// `vfixupimm` with this table keeps what the destination holds, but where the second operand is NaN takes that. The
 /// nibbles 0 and 1 are the responses to quiet and signalling NaNs; 2 is "the source, quiet".
 const NAN_OF_SOURCE: u32 = 0x22;
 
+/// Either is NaN.
+const UNORDERED: u8 = 3;
+
 impl Select<'_> {
     /// A literal in every lane, also for instructions that treat a scalar as a vector.
     fn bits_literal(&mut self, t: RegType, bits: u32, bits64: u64) -> Mem {
-        let m = if t.elem == Elem::F64 {
-            self.f.literal(&bits64.to_le_bytes())
+        let i = form(t);
+        if t.elem == Elem::F64 {
+            self.repeated(i, &bits64.to_le_bytes())
         } else {
-            self.f.literal(&bits.to_le_bytes())
-        };
-        m.broadcast()
+            self.repeated(i, &bits.to_le_bytes())
+        }
     }
 
     pub(super) fn float_un(&mut self, op: Un, a: Reg) -> Result<V, Diag> {
@@ -103,6 +106,13 @@ impl Select<'_> {
         let code = if op == Bin::Min { codes::FMIN[i] } else { codes::FMAX[i] };
         let (v, view) = (self.vec(i), vec_view(i));
         self.emit(code, &[def(v, view), get(x, view), rm(y, view)]);
+        if !number && self.avx2() {
+            // All ones are a NaN.
+            let (nan, both) = (self.vec(i), self.vec(i));
+            self.emit(codes::FCMP[i], &[def(nan, view), get(x, view), get(x, view), imm8(UNORDERED)]);
+            self.emit(codes::FOR[usize::from(i == 1)], &[def(both, view), get(v, view), get(nan, view)]);
+            return both;
+        }
         if !number {
             let m = self.bits_literal(t, NAN_OF_SOURCE, NAN_OF_SOURCE.into());
             let m = Mem { bcst: i < 3, ..m };
@@ -115,6 +125,7 @@ impl Select<'_> {
     /// come from memory: at best a broadcast, else a load, else a literal.
     pub(super) fn fma(&mut self, a: Reg, b: Reg, c: Reg) -> Result<V, Diag> {
         let rank = |s: &Self, r| match s.val(r) {
+            Val::SplatLoad(_) if s.avx2() => 0,
             Val::SplatLoad(_) => 3,
             Val::Load(_) => 2,
             Val::Float(_) | Val::Int(_) => 1,
@@ -155,6 +166,13 @@ impl Select<'_> {
         v
     }
 
+    /// A mask of the lanes for which the predicate holds.
+    pub(super) fn float_mask(&mut self, i: usize, x: V, y: Rm, predicate: u8) -> V {
+        let (k, view, of_mask) = (self.mask(i), vec_view(i), self.mask_view(i));
+        self.emit(codes::FCMP[i], &[def(k, of_mask), get(x, view), rm(y, view), imm8(predicate)]);
+        k
+    }
+
     /// Comparison of floats to a vector mask; a scalar's is in the lowest bit.
     pub(super) fn float_cmp(&mut self, op: CmpOp, a: Reg, b: Reg) -> Result<V, Diag> {
         // Ordered and quiet, but for "not equal", which is true of NaN.
@@ -167,8 +185,6 @@ impl Select<'_> {
             CmpOp::Ge => 0x1d,
         };
         let (i, x, y) = (form(self.ty(a)), self.reg(a)?, self.rm(b)?);
-        let (k, view) = (self.mask(), vec_view(i));
-        self.emit(codes::FCMP[i], &[def(k, View::K), get(x, view), rm(y, view), imm8(predicate)]);
-        Ok(k)
+        Ok(self.float_mask(i, x, y, predicate))
     }
 }

@@ -2,10 +2,10 @@
 
 use bertc_ir::kernel::{Bin, Elem, Reg, Un};
 use bertc_ir::{CmpOp, Diag};
-use iced_x86::Code;
 
 use super::super::codes;
 use super::super::mir::{Class, V, View};
+use super::mask::MaskOp;
 use super::{Select, Val, def, form, get, imm8, rm, vec_view};
 
 impl Select<'_> {
@@ -17,11 +17,7 @@ impl Select<'_> {
         let x = self.reg(a)?;
         match Class::of(t) {
             Class::Gpr => self.scalar_un(op, t, x),
-            Class::Mask => {
-                let v = self.mask();
-                self.emit(Code::VEX_Knotw_kr_kr, &[def(v, View::K), get(x, View::K)]);
-                Ok(v)
-            }
+            Class::Mask => Ok(self.mask_not(form(t), x)),
             Class::Vec(_) => {
                 let i = form(t);
                 let view = vec_view(i);
@@ -37,6 +33,7 @@ impl Select<'_> {
                         self.emit(codes::IABS[i], &[def(v, view), get(x, view)]);
                         Ok(v)
                     }
+                    Un::Not if self.avx2() => Ok(self.mask_not(i, x)),
                     Un::Not => {
                         // The table of "not the last operand"; the first two don't matter.
                         let v = self.vec(i);
@@ -57,23 +54,17 @@ impl Select<'_> {
         match Class::of(t) {
             Class::Gpr => self.scalar_bin(dst, op, a, b),
             Class::Mask => {
-                let code = match op {
-                    Bin::And => Code::VEX_Kandw_kr_kr_kr,
-                    Bin::Or => Code::VEX_Korw_kr_kr_kr,
-                    Bin::Xor => Code::VEX_Kxorw_kr_kr_kr,
+                let what = match op {
+                    Bin::And => MaskOp::And,
+                    Bin::Or => MaskOp::Or,
+                    Bin::Xor => MaskOp::Xor,
                     _ => return Err(self.error(format!("{} of masks", op.name()))),
                 };
                 let (x, y) = (self.reg(a)?, self.reg(b)?);
-                Ok(self.mask_op(code, x, y))
+                Ok(self.mask_op(what, form(t), x, y))
             }
             Class::Vec(_) => self.vector_bin(op, a, b),
         }
-    }
-
-    pub(super) fn mask_op(&mut self, code: Code, x: V, y: V) -> V {
-        let v = self.mask();
-        self.emit(code, &[def(v, View::K), get(x, View::K), get(y, View::K)]);
-        v
     }
 
     fn vector_bin(&mut self, op: Bin, a: Reg, b: Reg) -> Result<V, Diag> {
@@ -114,7 +105,7 @@ impl Select<'_> {
             return Ok(v);
         }
         let (y, low) = (self.reg(b)?, self.vec(i));
-        let bits = self.f.literal(&31i32.to_le_bytes()).broadcast();
+        let bits = self.repeated(i, &31i32.to_le_bytes());
         self.emit(codes::IAND[i], &[def(low, view), get(y, view), super::Opnd::Mem(bits)]);
         let v = self.vec(i);
         self.emit(variable[i], &[def(v, view), get(x, view), get(low, view)]);
@@ -127,8 +118,9 @@ impl Select<'_> {
         match (t.elem, Class::of(t)) {
             (Elem::F32 | Elem::F64, _) => {
                 let k = self.float_cmp(op, a, b)?;
-                Ok(if t.lanes == 1 { self.mask_bits(k) } else { k })
+                Ok(if t.lanes == 1 { self.bit_of_mask(k) } else { k })
             }
+            (_, Class::Vec(_)) if self.avx2() => self.compare_lanes(op, unsigned, a, b),
             (_, Class::Vec(_)) => {
                 let i = form(t);
                 let predicate = match op {
@@ -140,31 +132,17 @@ impl Select<'_> {
                     CmpOp::Gt => 6,
                 };
                 let (x, y) = (self.reg(a)?, self.rm(b)?);
-                let (k, view) = (self.mask(), vec_view(i));
+                let (k, view) = (self.mask(i), vec_view(i));
                 let code = if unsigned { codes::ICMPU[i] } else { codes::ICMP[i] };
                 self.emit(code, &[def(k, View::K), get(x, view), rm(y, view), imm8(predicate)]);
                 Ok(k)
             }
             (_, Class::Mask) => {
-                let code = if op == CmpOp::Eq { Code::VEX_Kxnorw_kr_kr_kr } else { Code::VEX_Kxorw_kr_kr_kr };
                 let (x, y) = (self.reg(a)?, self.reg(b)?);
-                Ok(self.mask_op(code, x, y))
+                let other = self.mask_op(MaskOp::Xor, form(t), x, y);
+                Ok(if op == CmpOp::Eq { self.mask_not(form(t), other) } else { other })
             }
             (_, Class::Gpr) => self.scalar_cmp(op, unsigned, a, b),
         }
-    }
-
-    /// A vector mask's bits in a general register; the lanes that don't exist are garbage.
-    pub(super) fn mask_bits(&mut self, k: V) -> V {
-        let v = self.gpr();
-        self.emit(Code::VEX_Kmovw_r32_kr, &[def(v, View::D), get(k, View::K)]);
-        v
-    }
-
-    /// The vector mask of a general register's bits.
-    pub(super) fn mask_of_bits(&mut self, bits: V) -> V {
-        let k = self.mask();
-        self.emit(Code::VEX_Kmovw_kr_r32, &[def(k, View::K), get(bits, View::D)]);
-        k
     }
 }

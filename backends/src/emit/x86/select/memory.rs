@@ -5,7 +5,7 @@ use bertc_ir::{DType, Diag};
 use iced_x86::{Code, OpKind};
 
 use super::super::codes;
-use super::super::mir::{Mem, Opnd, V, View};
+use super::super::mir::{Mem, Opnd, Rm, V, View};
 use super::{Select, Val, def, form, get, imm8, modify, vec_view};
 
 impl Select<'_> {
@@ -61,6 +61,7 @@ impl Select<'_> {
         let lanes = std::mem::take(&mut self.uses.active[r.0 as usize]);
         for &n in &lanes {
             let k = match self.val(r) {
+                Val::Int(c) if self.avx2() => self.int_constant(RegType::scalar(Elem::I64), -c.clamp(0, n.into())),
                 Val::Int(c) => {
                     let bits = (1i64 << c.clamp(0, n.into())) - 1;
                     let bits = self.int_constant(RegType::scalar(Elem::I64), bits);
@@ -86,6 +87,10 @@ impl Select<'_> {
         self.emit(Code::Cmovg_r64_rm64, &[modify(n, View::Q), get(most, View::Q)]);
         self.emit_effect(Code::Test_rm64_r64, &[get(n, View::Q), get(n, View::Q)]);
         self.emit(Code::Cmovs_r64_rm64, &[modify(n, View::Q), get(none, View::Q)]);
+        if self.avx2() {
+            self.emit(Code::Neg_rm64, &[modify(n, View::Q)]);
+            return n;
+        }
         let ones = self.int_constant(i64_type, 0xffff);
         let bits = self.gpr();
         self.emit(Code::VEX_Bzhi_r32_rm32_r32, &[def(bits, View::D), get(ones, View::D), get(n, View::D)]);
@@ -106,12 +111,23 @@ impl Select<'_> {
         }
         let k = self.active(at, t.lanes)?;
         let i = form(t);
+        if self.avx2() && (k.is_some() || dtype == DType::Bool) {
+            return self.load_first(t, dtype, m, k);
+        }
         let view = vec_view(i);
         if dtype == DType::Bool {
             return Ok(self.load_bools(t.lanes, m, k));
         }
         let v = self.vec(i);
-        let code = match dtype {
+        let code = self.widening(t, dtype)?;
+        self.emit_zeroing(code, &[def(v, view), Opnd::Mem(m)], k);
+        Ok(if dtype == DType::BF16 { self.shift_up(i, v) } else { v })
+    }
+
+    /// The load of whole registers.
+    pub(super) fn widening(&self, t: RegType, dtype: DType) -> Result<Code, Diag> {
+        let i = form(t);
+        Ok(match dtype {
             DType::I8 => codes::SX8[i],
             DType::U8 => codes::ZX8[i],
             DType::I16 => codes::SX16[i],
@@ -121,19 +137,19 @@ impl Select<'_> {
             DType::F64 | DType::U32 | DType::I64 | DType::U64 | DType::Bool => {
                 return Err(self.error(format!("a load of {dtype} into {t}")));
             }
-        };
-        self.emit_zeroing(code, &[def(v, view), Opnd::Mem(m)], k);
-        if dtype != DType::BF16 {
-            return Ok(v);
-        }
-        let wide = self.vec(i);
-        self.emit(codes::ISHL_IMM[i], &[def(wide, view), get(v, view), imm8(16)]);
-        Ok(wide)
+        })
+    }
+
+    /// What bfloat16s in the low halves are as floats.
+    pub(super) fn shift_up(&mut self, i: usize, x: V) -> V {
+        let (v, view) = (self.vec(i), vec_view(i));
+        self.emit(codes::ISHL_IMM[i], &[def(v, view), get(x, view), imm8(16)]);
+        v
     }
 
     /// Bytes that aren't 0.
     fn load_bools(&mut self, lanes: u8, m: Mem, k: Option<V>) -> V {
-        let (bytes, v) = (self.vec(0), self.mask());
+        let (bytes, v) = (self.vec(0), self.mask(0));
         let code = match (lanes, k) {
             (16, _) | (_, Some(_)) => Code::EVEX_Vmovdqu8_xmm_k1z_xmmm128,
             (8, _) => Code::EVEX_Vmovq_xmm_xmmm64,
@@ -195,6 +211,9 @@ impl Select<'_> {
         let i = form(t);
         let view = vec_view(i);
         let ops = [Opnd::Mem(m), get(x, view)];
+        if self.avx2() && (k.is_some() || !matches!(dtype, DType::F32 | DType::I32)) {
+            return self.store_first(t, dtype, x, m, k);
+        }
         match dtype {
             DType::F32 | DType::I32 => self.push(codes::STOREPS[i], &ops, k, false, true),
             DType::I8 | DType::U8 => self.push(codes::STORE8[i], &ops, k, false, true),
@@ -251,19 +270,23 @@ impl Select<'_> {
 
     /// The bfloat16 nearest to each f32, ties to even, in the low half of its lane; a NaN stays one. Not `vcvtneps2bf16`,
     /// which takes denormals for zero.
-    fn round_to_bf16(&mut self, i: usize, x: V) -> V {
+    pub(super) fn round_to_bf16(&mut self, i: usize, x: V) -> V {
         let view = vec_view(i);
         let [cut, odd, up, sum, rounded] = [(); 5].map(|()| self.vec(i));
-        let word = |s: &mut Self, w: u32| Opnd::Mem(s.f.literal(&w.to_le_bytes()).broadcast());
+        let word = |s: &mut Self, w: u32| Opnd::Mem(s.repeated(i, &w.to_le_bytes()));
         let (one, bias, quiet) = (word(self, 1), word(self, 0x7fff), word(self, 0x40));
         self.emit(codes::ISHRU_IMM[i], &[def(cut, view), get(x, view), imm8(16)]);
         self.emit(codes::IAND[i], &[def(odd, view), get(cut, view), one]);
         self.emit(codes::IADD[i], &[def(up, view), get(x, view), bias]);
         self.emit(codes::IADD[i], &[def(sum, view), get(up, view), get(odd, view)]);
         self.emit(codes::ISHRU_IMM[i], &[def(rounded, view), get(sum, view), imm8(16)]);
-        let nan = self.mask();
         // Unordered: only a NaN is, with itself.
-        self.emit(codes::FCMP[i], &[def(nan, View::K), get(x, view), get(x, view), imm8(3)]);
+        let nan = self.float_mask(i, x, Rm::R(x), 3);
+        if self.avx2() {
+            let quiet_nan = self.vec(i);
+            self.emit(codes::IOR[i], &[def(quiet_nan, view), get(cut, view), quiet]);
+            return self.blend(RegType::vector(Elem::I32, if i == 1 { 8 } else { 4 }), nan, rounded, Rm::R(quiet_nan));
+        }
         self.push(codes::IOR[i], &[modify(rounded, view), get(cut, view), quiet], Some(nan), false, false);
         rounded
     }

@@ -4,7 +4,9 @@ mod control;
 mod convert;
 mod float;
 mod integer;
+mod mask;
 mod memory;
+mod narrow;
 mod scalar;
 mod vector;
 
@@ -13,20 +15,21 @@ use bertc_ir::{CmpOp, Diag};
 use iced_x86::{Code, OpKind};
 
 use super::codes;
-use super::mir::{Class, Func, Inst as MInst, Item, Label, Mem, Opnd, Rm, Role, V, View, size_of_lanes};
+use super::mir::{Class, Func, Inst as MInst, Isa, Item, Label, Mem, Opnd, Rm, Role, V, View, size_of_lanes};
 use super::uses::{Uses, analyse};
 
 /// Lowers a verified kernel.
-pub(super) fn select(kernel: &Kernel) -> Result<Func, Diag> {
-    if let Some((i, t)) = kernel.regs.iter().enumerate().find(|(_, t)| !matches!(t.lanes, 1 | 4 | 8 | 16)) {
+pub(super) fn select(kernel: &Kernel, isa: Isa) -> Result<Func, Diag> {
+    let has = |t: &RegType| matches!(t.lanes, 1 | 4 | 8 | 16) && t.lanes <= isa.lanes();
+    if let Some((i, t)) = kernel.regs.iter().enumerate().find(|(_, t)| !has(t)) {
         let what = format!("kernel '{}': register {i} has {} lanes of {}", kernel.name, t.lanes, t.elem.name());
-        return Err(Diag::new(what).note("AVX-512 code has registers of 1, 4, 8 and 16 lanes"));
+        return Err(Diag::new(what).note("AVX-512 code has registers of 1, 4, 8 and 16 lanes, AVX2 code of 1, 4 and 8"));
     }
     let n = kernel.regs.len();
     let mut s = Select {
         kernel,
         uses: analyse(kernel),
-        f: Func::default(),
+        f: Func { isa, ..Func::default() },
         vals: vec![Val::None; n],
         offsets: vec![None; n],
         pointers: Vec::new(),
@@ -74,7 +77,8 @@ struct Select<'a> {
     pointers: Vec<Option<V>>,
     /// Address of the error flag.
     flag: Option<V>,
-    /// Masks of the first lanes: the counting register, the lanes, the mask.
+    /// Masks of the first lanes: the counting register, the lanes, the mask; with AVX2 the count in the mask's place,
+    /// see `mask.rs`.
     masks: Vec<(Reg, u8, V)>,
     /// Number of the instruction in program order, as [`analyse`] counts.
     now: u32,
@@ -146,10 +150,6 @@ impl Select<'_> {
 
     fn gpr(&mut self) -> V {
         self.f.new_reg(Class::Gpr)
-    }
-
-    fn mask(&mut self) -> V {
-        self.f.new_reg(Class::Mask)
     }
 
     /// A new vector register by its index into a table of [`codes`].
@@ -234,13 +234,23 @@ impl Select<'_> {
         let t = self.ty(r);
         Ok(match self.val(r) {
             Val::Load(at) => Rm::M(self.place(&at)?.1),
-            Val::SplatLoad(at) => Rm::M(self.place(&at)?.1.broadcast()),
+            Val::SplatLoad(at) if !self.avx2() => Rm::M(self.place(&at)?.1.broadcast()),
             Val::Float(c) => Rm::M(self.float_literal(t, c)),
             Val::Int(c) if t.elem == Elem::I32 && t.lanes > 1 => {
-                Rm::M(self.f.literal(&(c as i32).to_le_bytes()).broadcast())
+                Rm::M(self.repeated(form(t), &(c as i32).to_le_bytes()))
             }
             _ => Rm::R(self.reg(r)?),
         })
+    }
+
+    /// Bytes that an instruction reads for every lane of a vector: AVX2 has them in memory as often. Scalars, forms 3 and 4,
+    /// count as vectors of 128 bits.
+    fn repeated(&mut self, i: usize, bytes: &[u8]) -> Mem {
+        if !self.avx2() {
+            return self.f.literal(bytes).broadcast();
+        }
+        let size = if i == 1 { 32 } else { 16 };
+        self.f.literal(&bytes.repeat(size / bytes.len()))
     }
 
     /// A literal, for every lane of a vector.
@@ -248,7 +258,7 @@ impl Select<'_> {
         match (t.elem, t.lanes) {
             (Elem::F64, _) => self.f.literal(&c.to_le_bytes()),
             (_, 1) => self.f.literal(&(c as f32).to_le_bytes()),
-            _ => self.f.literal(&(c as f32).to_le_bytes()).broadcast(),
+            _ => self.repeated(form(t), &(c as f32).to_le_bytes()),
         }
     }
 
@@ -257,7 +267,11 @@ impl Select<'_> {
         if c.to_bits() == 0 {
             return self.zero(i);
         }
-        let m = Mem { bcst: false, ..self.float_literal(t, c) };
+        let m = if t.elem == Elem::F64 {
+            self.f.literal(&c.to_le_bytes())
+        } else {
+            self.f.literal(&(c as f32).to_le_bytes())
+        };
         let v = self.vec(i);
         let code = match i {
             3 => Code::EVEX_Vmovss_xmm_k1z_m32,
@@ -273,6 +287,18 @@ impl Select<'_> {
         let v = self.vec(i);
         let (view, i) = (vec_view(i), if i < 3 { i } else { 0 });
         self.emit(codes::IXOR[i], &[def(v, view), undef(v, view), undef(v, view)]);
+        v
+    }
+
+    /// A vector register of ones.
+    fn ones(&mut self, i: usize) -> V {
+        let (v, view) = (self.vec(i), vec_view(i));
+        if self.avx2() {
+            let code = codes::IEQ[i];
+            self.emit(code, &[def(v, view), undef(v, view), undef(v, view)]);
+        } else {
+            self.emit(codes::TERNLOG[i], &[def(v, view), undef(v, view), undef(v, view), imm8(0xff)]);
+        }
         v
     }
 
@@ -297,8 +323,12 @@ impl Select<'_> {
                 }
                 v
             }
+            Class::Mask if self.avx2() => {
+                let i = form(t);
+                if c == 0 { self.zero(i) } else { self.ones(i) }
+            }
             Class::Mask => {
-                let v = self.mask();
+                let v = self.mask(0);
                 let code = if c == 0 { Code::VEX_Kxorw_kr_kr_kr } else { Code::VEX_Kxnorw_kr_kr_kr };
                 self.emit(code, &[def(v, View::K), undef(v, View::K), undef(v, View::K)]);
                 v
@@ -308,11 +338,10 @@ impl Select<'_> {
                 if c as i32 == 0 {
                     return self.zero(i);
                 }
-                let (v, view) = (self.vec(i), vec_view(i));
                 if c as i32 == -1 {
-                    self.emit(codes::TERNLOG[i], &[def(v, view), undef(v, view), undef(v, view), imm8(0xff)]);
-                    return v;
+                    return self.ones(i);
                 }
+                let (v, view) = (self.vec(i), vec_view(i));
                 let m = self.f.literal(&(c as i32).to_le_bytes());
                 self.emit(codes::BROADCAST[i], &[def(v, view), Opnd::Mem(m)]);
                 v

@@ -6,6 +6,7 @@ use iced_x86::{Code, OpKind};
 
 use super::super::codes;
 use super::super::mir::{Class, Mem, Opnd, Rm, V, View};
+use super::mask::MaskOp;
 use super::{Select, Val, def, form, get, imm8, modify, rm, vec_view};
 
 impl Select<'_> {
@@ -28,19 +29,17 @@ impl Select<'_> {
                 let x = self.reg(a)?;
                 match t.elem {
                     Elem::F32 => self.splat_from(t, Rm::R(x)),
+                    Elem::I32 if self.avx2() => {
+                        let low = self.move_to_vec(x, false);
+                        self.splat_from(t, Rm::R(low))
+                    }
                     Elem::I32 => {
                         let i = form(t);
                         let v = self.vec(i);
                         self.emit(codes::BROADCAST_GPR[i], &[def(v, vec_view(i)), get(x, View::D)]);
                         v
                     }
-                    _ => {
-                        // 0 or 1 becomes no or all bits.
-                        let bits = self.gpr();
-                        self.copy(bits, x);
-                        self.emit(Code::Neg_rm32, &[modify(bits, View::D)]);
-                        self.mask_of_bits(bits)
-                    }
+                    _ => self.splat_mask(form(t), x),
                 }
             }
         };
@@ -59,7 +58,7 @@ impl Select<'_> {
     pub(super) fn extract(&mut self, a: Reg, lane: u8) -> Result<V, Diag> {
         let (t, x) = (self.ty(a), self.reg(a)?);
         if t.elem == Elem::Mask {
-            let bits = self.mask_bits(x);
+            let bits = self.mask_bits(form(t), x);
             let v = self.gpr();
             self.copy(v, bits);
             if lane > 0 {
@@ -152,22 +151,18 @@ impl Select<'_> {
             (Elem::F32 | Elem::F64, _) | (_, Class::Vec(_)) => {
                 let mut k = self.reg(m)?;
                 if t.lanes == 1 {
-                    k = self.mask_of_bits(k);
+                    k = self.mask_of_bit(form(t), k);
                 }
-                let (y, x) = (self.reg(b)?, self.rm(a)?);
-                let i = form(t);
-                // Scalars are blended as vectors, so memory is read for one lane only.
-                let x = if let (Rm::M(mem), 3..) = (x, i) { Rm::M(mem.broadcast()) } else { x };
-                let (v, view) = (self.vec(i), vec_view(i));
-                let code = if t.elem == Elem::I32 { codes::IBLEND[i] } else { codes::FBLEND[i] };
-                self.push(code, &[def(v, view), get(y, view), rm(x, view)], Some(k), false, false);
-                Ok(v)
+                let y = self.reg(b)?;
+                // Scalars are blended as vectors, so memory may be read for one lane only.
+                let x = if self.avx2() && t.lanes == 1 { Rm::R(self.reg(a)?) } else { self.rm(a)? };
+                Ok(self.blend(t, k, y, x))
             }
             (_, Class::Mask) => {
                 let (k, x, y) = (self.reg(m)?, self.reg(a)?, self.reg(b)?);
-                let (yes, no) =
-                    (self.mask_op(Code::VEX_Kandw_kr_kr_kr, k, x), self.mask_op(Code::VEX_Kandnw_kr_kr_kr, k, y));
-                Ok(self.mask_op(Code::VEX_Korw_kr_kr_kr, yes, no))
+                let i = form(t);
+                let (yes, no) = (self.mask_op(MaskOp::And, i, k, x), self.mask_op(MaskOp::AndNot, i, k, y));
+                Ok(self.mask_op(MaskOp::Or, i, yes, no))
             }
             (_, Class::Gpr) => {
                 let (x, y) = (self.reg(a)?, self.reg(b)?);
