@@ -151,8 +151,8 @@ impl Case {
         }
         let want = eval(&self.g, &self.dims, &inputs).unwrap();
         // Tiles differ by the number of registers.
-        for target in ["x86_64", "aarch64"] {
-            let p = lower(&self.g, &Target::parse(target, "generic").unwrap()).unwrap_or_else(|e| panic!("{e:?}"));
+        for (target, cpu) in [("x86_64", "generic"), ("x86_64", "x86-64-v3"), ("aarch64", "generic")] {
+            let p = lower(&self.g, &Target::parse(target, cpu).unwrap()).unwrap_or_else(|e| panic!("{e:?}"));
             let got = interpret(&p, &self.dims, &inputs, 1).unwrap_or_else(|e| panic!("{e}\n{}", p.print()));
             let shared = interpret(&p, &self.dims, &inputs, 3).unwrap_or_else(|e| panic!("{e}\n{}", p.print()));
             // Compared as bits: a NaN isn't equal to itself.
