@@ -229,7 +229,7 @@ impl Target {
             ..self.clone()
         };
         let mut all: Vec<Target> = X86_VARIANTS.iter().map(level).collect();
-        if self.emitter == Emitter::Clif || !crate::emit::x86::supports(&all[2]) {
+        if self.emitter == Emitter::Clif || crate::emit::x86::lanes(&all[2]) != Some(16) {
             // Cranelift has nothing wider than the level before.
             all.pop();
         }
