@@ -1,58 +1,33 @@
 //! `bertc check` and `bertc bench --profile`, as their users meet them.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+mod common;
 
+use common::Sandbox;
 use serde_json::Value;
 
-struct Sandbox(tempfile::TempDir);
-
-impl Sandbox {
-    /// A folder with a model, `m.onnx`.
-    fn new() -> Sandbox {
-        let dir = tempfile::tempdir().unwrap();
-        let model = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testsuite/models/zoo/bert-eager.onnx");
-        std::fs::copy(model, dir.path().join("m.onnx")).unwrap();
-        Sandbox(dir)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn run(&self, code: i32, args: &str) -> (String, String) {
-        let mut c = Command::new(env!("CARGO_BIN_EXE_bertc"));
-        let o: Output =
-            c.current_dir(self.0.path()).args(args.split_whitespace()).stdin(Stdio::null()).output().unwrap();
-        let text = |b: &[u8]| String::from_utf8(b.to_vec()).unwrap();
-        let (out, err) = (text(&o.stdout), text(&o.stderr));
-        assert_eq!(o.status.code(), Some(code), "bertc {args}: {out}{err}");
-        (out, err)
-    }
-
-    fn json(&self, code: i32, args: &str) -> (Value, String) {
-        let (out, err) = self.run(code, args);
-        (serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}")), err)
-    }
+/// What a run that exits with `code` prints, as JSON, and its standard error.
+fn json(s: &Sandbox, code: i32, args: &str) -> (Value, String) {
+    let (out, err) = s.exits(code, args);
+    (serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}")), err)
 }
 
 #[test]
 fn a_model_is_checked() {
     let s = Sandbox::new();
-    let (out, _) = s.run(0, "check m.onnx --cpu generic");
+    let (out, _) = s.exits(0, "check m.onnx --cpu generic");
     assert!(out.contains("attention") && out.ends_with("all within the tolerance of 1.0e-4\n"), "{out}");
-    let (v, err) = s.json(1, "check m.onnx --cpu generic --tol 0 --json --bisect --dim batch=3");
+    let (v, err) = json(&s, 1, "check m.onnx --cpu generic --tol 0 --json --bisect --dim batch=3");
     assert!(err.contains("error: outputs deviate by") && err.contains("the tolerance is 0"), "{err}");
     assert_eq!((&v["ok"], v["dims"]["batch"].as_i64()), (&Value::Bool(false), Some(3)));
     let ops = v["ops"].as_array().unwrap();
     assert!(ops.len() > 5 && ops.iter().any(|o| o["own"]["max_rel"].as_f64() > Some(0.0)), "{ops:?}");
     // Fusion rounds less often, so that some pass changes the last bits.
     assert!(v["bisect"]["pass"].is_string(), "{}", v["bisect"]);
-    let (v, _) = s.json(0, "check m.onnx --cpu generic -O0 --no-taps --json");
+    let (v, _) = json(&s, 0, "check m.onnx --cpu generic -O0 --no-taps --json");
     assert_eq!((&v["ok"], &v["ops"]), (&Value::Bool(true), &Value::Null));
-    let (_, err) = s.run(2, "check m.onnx --tol -1");
+    let (_, err) = s.exits(2, "check m.onnx --tol -1");
     assert!(err.contains("not negative"), "{err}");
-    let (_, err) = s.run(1, "check m.onnx --input nothing.npz");
+    let (_, err) = s.exits(1, "check m.onnx --input nothing.npz");
     assert!(err.contains("can't read 'nothing.npz'"), "{err}");
 }
 
@@ -63,7 +38,7 @@ fn every_step_is_timed() {
         let args = format!(
             "bench m.onnx --profile --trace t.json --repeat 2 --warmup 0 --threads {threads} --dim sequence=8 --json"
         );
-        let (v, _) = s.json(0, &args);
+        let (v, _) = json(&s, 0, &args);
         let steps = v["profile"]["steps"].as_array().unwrap();
         assert_eq!(v["profile"]["threads"].as_u64(), Some(threads));
         let sum: u64 = steps.iter().map(|s| s["multiply_adds"].as_u64().unwrap()).sum();
@@ -74,12 +49,12 @@ fn every_step_is_timed() {
         let starts: Vec<f64> = events.iter().map(|e| e["ts"].as_f64().unwrap()).collect();
         assert!(starts.is_sorted() && events.iter().any(|e| e["args"]["tasks"] == 1), "{starts:?}");
     }
-    let (out, _) = s.run(0, "bench m.onnx --profile --repeat 1 --warmup 0 --dim sequence=8");
+    let (out, _) = s.exits(0, "bench m.onnx --profile --repeat 1 --warmup 0 --dim sequence=8");
     assert!(out.contains("steps in order:") && out.contains("share"), "{out}");
-    let (_, err) = s.run(2, "bench m.onnx --trace t.json");
+    let (_, err) = s.exits(2, "bench m.onnx --trace t.json");
     assert!(err.contains("--profile"), "{err}");
     // Another object, and so another hash.
-    s.run(0, "m.onnx -o a.o --profile");
-    s.run(0, "m.onnx -o b.o --name a");
+    s.exits(0, "m.onnx -o a.o --profile");
+    s.exits(0, "m.onnx -o b.o --name a");
     assert_ne!(std::fs::read(s.path("a.o")).unwrap(), std::fs::read(s.path("b.o")).unwrap());
 }

@@ -1,67 +1,11 @@
 //! The command line as its users meet it: exit codes, messages, and what is on disk afterwards.
 
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+mod common;
 
-fn model() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../testsuite/models/zoo/bert-eager.onnx")
-}
+use std::path::Path;
+use std::process::Stdio;
 
-struct Sandbox(tempfile::TempDir);
-
-impl Sandbox {
-    /// A folder with a model in it, `m.onnx`.
-    fn new() -> Sandbox {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::copy(model(), dir.path().join("m.onnx")).unwrap();
-        Sandbox(dir)
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.0.path().join(name)
-    }
-
-    fn command(&self, args: &str) -> Command {
-        let mut c = Command::new(env!("CARGO_BIN_EXE_bertc"));
-        c.current_dir(self.0.path()).args(args.split_whitespace());
-        c.env_remove("BERTC_RT").env_remove("CC").stdin(Stdio::null());
-        c
-    }
-
-    fn run(&self, args: &str) -> Output {
-        self.command(args).output().unwrap()
-    }
-
-    /// Runs successfully and silently; returns standard output.
-    fn ok(&self, args: &str) -> Vec<u8> {
-        let o = self.run(args);
-        let err = String::from_utf8_lossy(&o.stderr);
-        assert!(o.status.success(), "bertc {args}: {err}");
-        assert_eq!(err, "", "bertc {args} is silent in pipes");
-        o.stdout
-    }
-
-    /// Fails with `code` and every one of `messages`, and without output.
-    fn fails(&self, code: i32, args: &str, messages: &[&str]) {
-        let before = self.files();
-        let o = self.run(args);
-        let err = String::from_utf8_lossy(&o.stderr);
-        assert_eq!(o.status.code(), Some(code), "bertc {args}: {err}");
-        assert!(o.stdout.is_empty(), "bertc {args} printed");
-        for m in messages {
-            assert!(err.contains(m), "bertc {args}: expected {m:?} in\n{err}");
-        }
-        assert!(!err.contains("panicked"), "{err}");
-        assert_eq!(before, self.files(), "bertc {args} left files behind");
-    }
-
-    fn files(&self) -> Vec<String> {
-        let names = std::fs::read_dir(self.0.path()).unwrap().map(|f| f.unwrap().file_name());
-        let mut names: Vec<_> = names.map(|n| n.to_string_lossy().into_owned()).collect();
-        names.sort();
-        names
-    }
-}
+use common::{Sandbox, model};
 
 #[test]
 fn the_main_job_writes_an_object_and_its_header() {
