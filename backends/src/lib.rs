@@ -1,6 +1,7 @@
 //! Lowering, planning, code emission and object writing of the bertc compiler.
 
 pub mod arena;
+pub mod bandwidth;
 pub mod emit;
 pub mod header;
 pub mod lower;

@@ -11,13 +11,16 @@ use bertc_ir::{Diag, cost};
 use bertc_rt::ThreadPool;
 
 use crate::import::onnx::{self, ImportOptions};
-use crate::load::{LoadedModel, RunError, Session};
+use crate::load::{LoadedModel, RunError};
 use crate::options::CompileOptions;
 use crate::output::{check_target, to_stdout};
 use crate::progress::{Phase, Progress};
 use crate::run::{plausible_dims, plausible_session, pool};
 use crate::{driver, link};
 
+mod bandwidth;
+pub mod bound;
+mod caches;
 pub mod memory;
 mod peak;
 pub mod profile;
@@ -59,6 +62,10 @@ struct Results<'a> {
     /// Arena in bytes at these dims.
     arena: Option<u64>,
     memory: Option<memory::Memory>,
+    /// Bytes of the last-level cache, where the system tells.
+    last_level: Option<u64>,
+    /// Bytes that were read to measure the memory's rate.
+    read_bytes: u64,
     rows: Vec<Row>,
     profile: Option<profile::Profile>,
 }
@@ -71,12 +78,12 @@ struct Row {
     /// Latencies, ascending.
     times: Vec<Duration>,
     peaks: Vec<PeakRate>,
+    bandwidth: bandwidth::Bandwidth,
 }
 
 /// The machine's peak with a row's threads.
 struct PeakRate {
-    /// Width of the vectors.
-    bits: u32,
+    kind: peak::PeakKind,
     /// Multiply-adds a second of the fastest run.
     rate: f64,
 }
@@ -92,6 +99,10 @@ impl Row {
 
     fn p90(&self) -> Duration {
         quantile(&self.times, 0.9)
+    }
+
+    fn p99(&self) -> Duration {
+        quantile(&self.times, 0.99)
     }
 }
 
@@ -132,17 +143,37 @@ pub fn run(o: &BenchOptions) -> Result<(), Vec<Diag>> {
     // Only the library is needed from here on.
     drop(compiled);
     let multiply_adds = model_multiply_adds(&o.model, &o.compile, &named)?;
-    let peaks = peak::load_all(dir.path())?;
+    let yardsticks = Yardsticks { peaks: peak::load_all(dir.path())?, reads: bandwidth::load(dir.path())? };
     progress.finish();
 
-    let rows = measure(o, &loaded, &dims, &peaks)?;
+    let (rows, read_bytes) = measure(o, &loaded, &dims, &yardsticks)?;
+    let last_level = yardsticks.reads.last_level;
     let threads = o.threads.first().copied().unwrap_or(1);
     let memory = memory::measure(&library, &o.compile.name, &dims, threads);
-    let profile = steps.map(|s| profile::measure(o, &loaded, &dims, s, threads)).transpose()?;
+    let profile = match (steps, rows.first()) {
+        (Some(steps), Some(row)) => {
+            let last_level = last_level.unwrap_or(bandwidth::LAST_LEVEL);
+            let machine = bound::Machine { peaks: &row.peaks, bandwidth: row.bandwidth, last_level };
+            Some(profile::measure(o, &loaded, &dims, steps, threads, &machine)?)
+        }
+        _ => None,
+    };
     if let (Some(path), Some(p)) = (&o.trace, &profile) {
         profile::write_trace(path, p)?;
     }
-    let results = Results { options: o, target, dims: named, multiply_adds, stats, arena, memory, rows, profile };
+    let results = Results {
+        options: o,
+        target,
+        dims: named,
+        multiply_adds,
+        stats,
+        arena,
+        memory,
+        last_level,
+        read_bytes,
+        rows,
+        profile,
+    };
     let text = if o.json { report::json(&results) } else { report::text(&results) };
     to_stdout(text.as_bytes()).map_err(one)
 }
@@ -174,15 +205,23 @@ fn model_multiply_adds(model: &Path, o: &CompileOptions, dims: &[(String, i64)])
     count.ok_or_else(|| vec![Diag::new("the number of multiply-adds overflows 64 bits; narrow the dims' ranges")])
 }
 
+/// The programs that measure the machine.
+struct Yardsticks {
+    peaks: Vec<peak::LoadedPeak>,
+    reads: bandwidth::Loaded,
+}
+
+/// A row for each number of threads, and the bytes of the buffer that was read.
 fn measure(
     o: &BenchOptions,
     loaded: &LoadedModel,
     dims: &[i64],
-    peaks: &[peak::LoadedPeak],
-) -> Result<Vec<Row>, Vec<Diag>> {
+    Yardsticks { peaks, reads }: &Yardsticks,
+) -> Result<(Vec<Row>, u64), Vec<Diag>> {
     let refused = |e: RunError| vec![Diag::new(e.to_string())];
     let pools: Vec<Option<ThreadPool>> =
         o.threads.iter().map(|&n| pool(n)).collect::<Result<_, _>>().map_err(|d| vec![d])?;
+    let mut reads = reads.runs(&pools).map_err(|d| vec![d])?;
     let mut lanes = Vec::new();
     for pool in &pools {
         let threads = pool.as_ref().map_or(1, |p| p.parallel().max_workers);
@@ -197,31 +236,34 @@ fn measure(
             yardsticks.push(y);
         }
         let workspace = session.workspace_bytes();
-        let peaks = peaks.iter().map(|p| PeakRate { bits: p.bits, rate: 0.0 }).collect();
-        lanes.push((session, yardsticks, Row { threads, workspace, times: Vec::new(), peaks }));
+        let peaks = peaks.iter().map(|p| PeakRate { kind: p.kind, rate: 0.0 }).collect();
+        let row = Row { threads, workspace, times: Vec::new(), peaks, bandwidth: bandwidth::Bandwidth::default() };
+        lanes.push((session, yardsticks, row));
     }
     // Interleaved, so that whatever slows the machine down for a while slows all of them.
     for _ in 0..o.repeat.max(1) {
-        for (session, yardsticks, row) in &mut lanes {
+        for (which, (session, yardsticks, row)) in lanes.iter_mut().enumerate() {
             // What ran before left other CPUs awake and other caches warm: the timed run follows one of its own kind.
             session.run().map_err(refused)?;
-            row.times.push(time(session).map_err(refused)?);
+            row.times.push(time_of(|| session.run()).map_err(refused)?);
             for (y, peak) in yardsticks.iter_mut().zip(&mut row.peaks) {
-                let t = time(&mut y.session).map_err(refused)?;
+                let t = time_of(|| y.session.run()).map_err(refused)?;
                 peak.rate = peak.rate.max(rate(y.multiply_adds, t));
             }
+            reads.measure(which, pools[which].as_ref(), &mut row.bandwidth).map_err(refused)?;
         }
     }
+    let read_bytes = reads.bytes;
     let rows = lanes.into_iter().map(|(_, _, mut row)| {
         row.times.sort_unstable();
         row
     });
-    Ok(rows.collect())
+    Ok((rows.collect(), read_bytes))
 }
 
-fn time(session: &mut Session<'_>) -> Result<Duration, RunError> {
+fn time_of(run: impl FnOnce() -> Result<(), RunError>) -> Result<Duration, RunError> {
     let start = Instant::now();
-    session.run()?;
+    run()?;
     Ok(start.elapsed())
 }
 
@@ -238,5 +280,7 @@ mod tests {
         let three = ms(&[1, 2, 7]);
         assert_eq!((of(&three, 0.5), of(&three, 0.9)), (2, 7));
         assert_eq!(of(&ms(&[4]), 0.9), 4);
+        let many = ms(&(1..=200).collect::<Vec<_>>());
+        assert_eq!((of(&many, 0.9), of(&many, 0.99)), (180, 198));
     }
 }

@@ -245,6 +245,15 @@ impl Session<'_> {
         self.call(parallel)
     }
 
+    /// [`Session::run`] on another pool than that of the session, of no more workers; None: serially.
+    ///
+    /// # Errors
+    /// As [`Session::run`]; with more workers the workspace is too small, unless the model needs no memory for each.
+    pub fn run_on(&mut self, pool: Option<&ThreadPool>) -> Result<(), RunError> {
+        let parallel = pool.map_or(std::ptr::null(), |p| std::ptr::from_ref(p.parallel()));
+        self.call(parallel)
+    }
+
     /// Runs the model once and times its calls of `parallel_for`: one a step, in order, in a model that was compiled
     /// with `profile`. At most as many as `spans` has room for are kept; what it held goes.
     ///
@@ -263,7 +272,7 @@ impl Session<'_> {
         self.call(&raw const parallel)
     }
 
-    /// `parallel` is null or a struct whose `max_workers` is that of `self.pool`, or 1, and which lives.
+    /// `parallel` is null or a struct that lives. The model itself refuses more workers than the workspace is for.
     fn call(&mut self, parallel: *const Parallel) -> Result<(), RunError> {
         let inputs: Vec<*const c_void> = self.inputs.iter().map(|b| b.at.as_ptr().cast_const().cast()).collect();
         let outputs: Vec<*mut c_void> = self.outputs.iter().map(|(_, b)| b.at.as_ptr().cast()).collect();

@@ -43,6 +43,19 @@ fn every_step_is_timed() {
         assert_eq!(v["profile"]["threads"].as_u64(), Some(threads));
         let sum: u64 = steps.iter().map(|s| s["multiply_adds"].as_u64().unwrap()).sum();
         assert!(sum > 0 && sum <= v["multiply_adds"].as_u64().unwrap(), "{sum}");
+        let weights: u64 = steps.iter().map(|s| s["weight_bytes"].as_u64().unwrap()).sum();
+        assert!(weights > 0 && weights <= v["weights_bytes"].as_u64().unwrap(), "{weights}");
+        for s in steps {
+            // Every step moves something, and its bound is one of the three.
+            let [bound, percent, data] = ["bound_s", "percent_of_bound", "data_bytes"].map(|k| s[k].as_f64().unwrap());
+            assert!(bound > 0.0 && percent > 0.0 && data > 0.0, "{s:#}");
+            let by = s["bound_by"].as_str().unwrap();
+            let known = ["multiply-adds", "memory", "cache"].contains(&by);
+            assert!(known && (by != "multiply-adds" || s["multiply_adds"].as_u64() > Some(0)), "{s:#}");
+        }
+        let kernels = v["profile"]["kernels"].as_array().unwrap();
+        let called: u64 = kernels.iter().map(|k| k["steps"].as_u64().unwrap()).sum();
+        assert_eq!(called, steps.len() as u64);
         let trace: Value = serde_json::from_slice(&std::fs::read(s.path("t.json")).unwrap()).unwrap();
         let events = trace["traceEvents"].as_array().unwrap();
         assert_eq!(events.len(), steps.len(), "steps of one task too");
@@ -50,7 +63,9 @@ fn every_step_is_timed() {
         assert!(starts.is_sorted() && events.iter().any(|e| e["args"]["tasks"] == 1), "{starts:?}");
     }
     let (out, _) = s.exits(0, "bench m.onnx --profile --repeat 1 --warmup 0 --dim sequence=8");
-    assert!(out.contains("steps in order:") && out.contains("share"), "{out}");
+    assert!(out.contains("steps in order:") && out.contains("share") && out.contains("of bound"), "{out}");
+    // Of several variants, the steps are those of the one that runs.
+    s.exits(0, "bench m.onnx --profile --repeat 1 --warmup 0 --dim sequence=8 --cpu generic");
     let (_, err) = s.exits(2, "bench m.onnx --trace t.json");
     assert!(err.contains("--profile"), "{err}");
     // Another object, and so another hash.

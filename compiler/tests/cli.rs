@@ -295,7 +295,7 @@ fn bench_measures_the_model_and_the_machine() {
         assert!(n > 0.0 && n.is_finite(), "'{key}' is {n}");
         n
     };
-    for key in ["weights_bytes", "code_bytes", "arena_bytes"] {
+    for key in ["weights_bytes", "code_bytes", "arena_bytes", "read_buffer_bytes"] {
         positive(&v, key);
     }
     if cfg!(target_os = "linux") {
@@ -306,12 +306,14 @@ fn bench_measures_the_model_and_the_machine() {
     assert_eq!((threads, &v["repeat"]), (vec![1, 2], &serde_json::json!(3)));
     assert_eq!(runs[0]["speedup"], 1.0);
     for r in runs {
-        let [min, median, p90] = ["min_s", "median_s", "p90_s"].map(|k| positive(r, k));
-        assert!(min <= median && median <= p90, "{r:#}");
+        let ascending = ["min_s", "median_s", "p90_s", "p99_s"].map(|k| positive(r, k));
+        assert!(ascending.is_sorted(), "{r:#}");
+        positive(r, "memory_bytes_per_s");
+        positive(r, "cache_bytes_per_s");
         positive(r, "multiply_adds_per_s");
         assert!(positive(r, "workspace_bytes") >= positive(&v, "arena_bytes"));
         let peaks = r["peaks"].as_array().unwrap();
-        assert_eq!(peaks[0]["bits"], 128);
+        assert_eq!((&peaks[0]["bits"], &peaks[0]["type"]), (&128.into(), &"f32".into()));
         for p in peaks {
             positive(p, "multiply_adds_per_s");
             assert!(positive(p, "percent") <= positive(p, "percent_best"), "{p:#}");
@@ -323,7 +325,19 @@ fn bench_measures_the_model_and_the_machine() {
 fn bench_prints_a_table_and_its_errors() {
     let s = Sandbox::new();
     let text = String::from_utf8(s.ok("bench m.onnx --repeat 1 --warmup 0 -O0 --shape input_ids=1x5")).unwrap();
-    for part in ["multiply-adds of the model: 0.0", "128-bit FMA peak", "speed-up", "1.00x", "%", "arena", "-O0"] {
+    for part in [
+        "multiply-adds of the model: 0.0",
+        "of 128-bit FMA peak",
+        "speed-up",
+        "1.00x",
+        "%",
+        "arena",
+        "-O0",
+        "p99",
+        "this machine, last-level cache",
+        "memory read",
+        "cache read",
+    ] {
         assert!(text.contains(part), "{part:?} in\n{text}");
     }
     s.fails(1, "bench none.onnx", &["can't read 'none.onnx'"]);

@@ -5,8 +5,9 @@ use std::path::Path;
 
 use bertc_backends::object::{self, EmitOptions};
 use bertc_backends::peak::{self, Peak, Width};
+use bertc_backends::plan::Program;
 use bertc_backends::target::Target;
-use bertc_ir::Diag;
+use bertc_ir::{DType, Diag};
 use bertc_rt::ThreadPool;
 
 use crate::link;
@@ -15,10 +16,27 @@ use crate::load::{LoadedModel, Session};
 /// Tasks for each thread: a run takes about a millisecond, and a thread that comes late gets fewer.
 const TASKS: i64 = 16;
 
-/// A peak that this process can run.
-pub(super) struct LoadedPeak {
+/// What is multiplied, and how: a kernel is measured against the peak of its own kind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct PeakKind {
+    /// Type of the factors.
+    pub dtype: DType,
     /// Width of the vectors.
     pub bits: u32,
+}
+
+impl std::fmt::Display for PeakKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.dtype {
+            DType::F32 => write!(f, "{}-bit FMA", self.bits),
+            other => write!(f, "{}-bit {other}", self.bits),
+        }
+    }
+}
+
+/// A peak that this process can run.
+pub(super) struct LoadedPeak {
+    pub kind: PeakKind,
     loaded: LoadedModel,
     /// Of a task.
     multiply_adds: u64,
@@ -38,18 +56,23 @@ pub(super) fn load_all(dir: &Path) -> Result<Vec<LoadedPeak>, Vec<Diag>> {
 }
 
 fn load(dir: &Path, target: &Target, width: Width) -> Result<LoadedPeak, Vec<Diag>> {
-    let one = |d: Diag| vec![d];
     let bits = 32 * u32::from(width.lanes);
-    let name = format!("peak{bits}");
-    let Peak { program, multiply_adds } = peak::peak(&name, target, width);
+    let Peak { program, multiply_adds } = peak::peak(&format!("peak{bits}"), target, width);
+    let loaded = load_program(dir, target, &program)?;
+    Ok(LoadedPeak { kind: PeakKind { dtype: DType::F32, bits }, loaded, multiply_adds })
+}
+
+/// A program of the yardsticks, linked in `dir` and loaded.
+pub(super) fn load_program(dir: &Path, target: &Target, program: &Program) -> Result<LoadedModel, Vec<Diag>> {
+    let one = |d: Diag| vec![d];
+    let name = &program.name;
     let (object, library) =
         (dir.join(format!("{name}.o")), dir.join(format!("{name}{}", std::env::consts::DLL_SUFFIX)));
     let mut file = File::create(&object).map_err(|e| one(Diag::new(format!("can't write the object to link: {e}"))))?;
-    object::emit_object(&program, target, &EmitOptions::default(), &mut file)?;
+    object::emit_object(program, target, &EmitOptions::default(), &mut file)?;
     drop(file);
     link::link_shared(target, &object, &library).map_err(one)?;
-    let loaded = LoadedModel::open(&library, &name).map_err(one)?;
-    Ok(LoadedPeak { bits, loaded, multiply_adds })
+    LoadedModel::open(&library, name).map_err(one)
 }
 
 impl LoadedPeak {

@@ -9,6 +9,8 @@ use bertc_backends::lower;
 use bertc_ir::{Diag, Loc, cost};
 use serde_json::{Value, json};
 
+use super::bound::{self, Bound, Machine, Traffic};
+use super::peak::PeakKind;
 use super::report::giga;
 use super::{BenchOptions, quantile, rate};
 use crate::driver::Compiled;
@@ -28,6 +30,30 @@ pub struct StepInfo {
     pub node: Option<String>,
     /// Multiply-adds at the dims; 0 for what is no product.
     pub multiply_adds: u64,
+    /// The peak that these are measured against.
+    pub(super) kind: PeakKind,
+    /// Bytes that it moves at least.
+    pub moved: Traffic,
+}
+
+/// The steps of a program.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Steps {
+    /// In order.
+    pub steps: Vec<StepInfo>,
+    /// Bytes of constants that a run reads.
+    pub weights: u64,
+}
+
+/// A step that was timed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct StepTime {
+    /// What it is.
+    pub info: StepInfo,
+    /// The median of its times.
+    pub time: Duration,
+    /// What it can't be faster than.
+    pub bound: Bound,
 }
 
 /// Steps and their times.
@@ -35,8 +61,8 @@ pub struct StepInfo {
 pub struct Profile {
     /// Workers.
     pub threads: u32,
-    /// In the order of the program, each with the median of its times.
-    pub steps: Vec<(StepInfo, Duration)>,
+    /// In the order of the program.
+    pub steps: Vec<StepTime>,
     /// The spans of the fastest run.
     pub fastest: Vec<Span>,
 }
@@ -45,38 +71,46 @@ pub struct Profile {
 ///
 /// # Errors
 /// The graph can't be lowered.
-pub fn steps(compiled: &Compiled, dims: &[i64]) -> Result<Vec<StepInfo>, Vec<Diag>> {
+pub fn steps(compiled: &Compiled, dims: &[i64]) -> Result<Steps, Vec<Diag>> {
     let g = &compiled.front().graph;
-    let traced = lower::lower_traced(g, &compiled.front().target)?;
+    // Of several variants, the object runs the last one that suits the CPU.
+    let target = compiled.targets().filter(|t| t.runs_here()).last().unwrap_or(&compiled.front().target);
+    let traced = lower::lower_traced(g, target)?;
+    let moved = bound::moved(g, &traced, dims);
     let mut counted = std::collections::BTreeSet::new();
-    let step = |(step, &v): (&bertc_backends::plan::Step, _)| {
-        let kernel = traced.program.kernels[step.kernel].name.clone();
+    let step = |((step, &v), &moved): ((&bertc_backends::plan::Step, _), _)| {
+        let kernel = bound::kernel(&traced.program, step);
         // Of a product of two steps the first only packs an operand; a value's later steps are copies.
-        let counts = !kernel.starts_with("pack") && counted.insert(v);
+        let counts = !kernel.name.starts_with("pack") && counted.insert(v);
         let count = cost::multiply_adds_of(g, v).filter(|_| counts).and_then(|n| n.eval(dims));
         StepInfo {
-            kernel,
+            kernel: kernel.name.clone(),
             op: g.op(v).name().to_string(),
             node: match &g.node(v).loc {
                 Loc::Node { name, .. } => Some(name.clone()),
                 _ => None,
             },
             multiply_adds: count.and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+            kind: bound::kind(kernel),
+            moved,
         }
     };
-    Ok(traced.program.steps.iter().zip(&traced.values).map(step).collect())
+    let steps = traced.program.steps.iter().zip(&traced.values).zip(&moved.steps).map(step).collect();
+    Ok(Steps { steps, weights: moved.weights })
 }
 
-/// Runs the model as often as `bench` does and takes the time of each step.
+/// Runs the model as often as `bench` does and takes the time of each step. `machine` is what was measured with as many
+/// `threads`.
 ///
 /// # Errors
 /// A model that refuses its inputs, or one whose steps aren't those that it calls.
-pub fn measure(
+pub(super) fn measure(
     o: &BenchOptions,
     loaded: &LoadedModel,
     dims: &[i64],
-    steps: Vec<StepInfo>,
+    Steps { steps, weights }: Steps,
     threads: u32,
+    machine: &Machine<'_>,
 ) -> Result<Profile, Vec<Diag>> {
     let one = |d: Diag| vec![d];
     let pool = pool(threads).map_err(one)?;
@@ -106,54 +140,134 @@ pub fn measure(
         times.sort_unstable();
         quantile(&times, 0.5)
     };
-    let steps = steps.into_iter().zip(times.into_iter().map(median)).collect();
+    let timed = |(info, times): (StepInfo, _)| {
+        let bound = machine.bound(info.multiply_adds, info.kind, info.moved, weights);
+        StepTime { info, time: median(times), bound }
+    };
+    let steps = steps.into_iter().zip(times).map(timed).collect();
     let threads = pool.as_ref().map_or(1, |p| p.parallel().max_workers);
     Ok(Profile { threads, steps, fastest })
 }
 
-/// The steps by kernel: calls, time and multiply-adds; the slowest first.
-fn by_kernel(p: &Profile) -> Vec<(&str, &str, u32, Duration, u64)> {
-    let mut kernels: BTreeMap<(&str, &str), (u32, Duration, u64)> = BTreeMap::new();
-    for (s, t) in &p.steps {
-        let k = kernels.entry((&s.kernel, &s.op)).or_default();
-        *k = (k.0 + 1, k.1 + *t, k.2.saturating_add(s.multiply_adds));
+/// All steps of a kernel and an op.
+#[derive(Clone, PartialEq, Debug)]
+pub struct KernelTime<'a> {
+    /// The kernel.
+    pub kernel: &'a str,
+    /// Name of the op.
+    pub op: &'a str,
+    /// How many steps.
+    pub steps: u32,
+    /// Their times together.
+    pub time: Duration,
+    /// Their multiply-adds.
+    pub multiply_adds: u64,
+    /// The peak that these are measured against.
+    pub(super) kind: PeakKind,
+    /// Bytes that they move at least.
+    pub bytes: u64,
+    /// What they can't be faster than.
+    pub bound: Bound,
+}
+
+/// The steps by kernel, the slowest first.
+pub(super) fn by_kernel(p: &Profile) -> Vec<KernelTime<'_>> {
+    let mut kernels: BTreeMap<(&str, &str), KernelTime<'_>> = BTreeMap::new();
+    for StepTime { info, time, bound } in &p.steps {
+        let k = kernels.entry((&info.kernel, &info.op)).or_insert(KernelTime {
+            kernel: &info.kernel,
+            op: &info.op,
+            steps: 0,
+            time: Duration::ZERO,
+            multiply_adds: 0,
+            kind: info.kind,
+            bytes: 0,
+            bound: Bound::default(),
+        });
+        k.steps += 1;
+        k.time += *time;
+        k.multiply_adds = k.multiply_adds.saturating_add(info.multiply_adds);
+        k.bytes = k.bytes.saturating_add(info.moved.bytes());
+        k.bound = k.bound.and(bound);
     }
-    let mut all: Vec<_> = kernels.into_iter().map(|((k, op), (n, t, m))| (k, op, n, t, m)).collect();
-    all.sort_by_key(|k| std::cmp::Reverse(k.3));
+    let mut all: Vec<_> = kernels.into_values().collect();
+    all.sort_by_key(|k| std::cmp::Reverse(k.time));
     all
+}
+
+/// The part of its bound that a time reaches, in percent.
+pub(super) fn percent(bound: &Bound, t: Duration) -> f64 {
+    100.0 * bound.time / t.as_secs_f64().max(1e-9)
 }
 
 /// Two tables: kernels, then steps.
 pub(super) fn text(p: &Profile) -> String {
-    let whole: Duration = p.steps.iter().map(|s| s.1).sum();
+    let whole: Duration = p.steps.iter().map(|s| s.time).sum();
     let share = |t: Duration| format!("{:.1}%", 100.0 * t.as_secs_f64() / whole.as_secs_f64().max(1e-12));
     let speed = |m: u64, t: Duration| if m == 0 { String::new() } else { giga(rate(m, t)) };
+    let figures = |t: Duration, m: u64, bound: &Bound| {
+        let (of, by) = match bound.by() {
+            Some(by) => (format!("{:.1}%", percent(bound, t)), by.name().to_string()),
+            None => Default::default(),
+        };
+        [time(t), share(t), speed(m, t), of, by]
+    };
     let threads = if p.threads == 1 { "1 thread".into() } else { format!("{} threads", p.threads) };
     let mut text = format!("\nkernels on {threads}, medians, {} together:\n", time(whole));
-    let rows = by_kernel(p).into_iter();
-    let rows =
-        rows.map(|(k, op, n, t, m)| vec![k.into(), op.into(), n.to_string(), time(t), share(t), speed(m, t)]).collect();
-    text += &table(&["kernel", "op", "steps", "time", "share", "G madd/s"], rows, &[2, 3, 4, 5]);
-    text += "\nsteps in order:\n";
-    let rows = p.steps.iter().enumerate().map(|(i, (s, t))| {
-        let node = s.node.clone().unwrap_or_default();
-        vec![i.to_string(), s.kernel.clone(), s.op.clone(), time(*t), share(*t), speed(s.multiply_adds, *t), node]
+    let rows = by_kernel(p).into_iter().map(|k| {
+        let mut row = vec![k.kernel.to_string(), k.op.to_string(), k.steps.to_string()];
+        row.extend(figures(k.time, k.multiply_adds, &k.bound));
+        row
     });
-    text + &table(&["step", "kernel", "op", "time", "share", "G madd/s", "node"], rows.collect(), &[0, 3, 4, 5])
+    let header = ["kernel", "op", "steps", "time", "share", "G madd/s", "of bound", "bound by"];
+    text += &table(&header, rows.collect(), &[2, 3, 4, 5, 6]);
+    text += "\nsteps in order:\n";
+    let rows = p.steps.iter().enumerate().map(|(i, StepTime { info, time, bound })| {
+        let mut row = vec![i.to_string(), info.kernel.clone(), info.op.clone()];
+        row.extend(figures(*time, info.multiply_adds, bound));
+        row.push(info.node.clone().unwrap_or_default());
+        row
+    });
+    let header = ["step", "kernel", "op", "time", "share", "G madd/s", "of bound", "bound by", "node"];
+    text + &table(&header, rows.collect(), &[0, 3, 4, 5, 6])
 }
 
 /// Times in seconds.
 pub(super) fn json(p: &Profile) -> Value {
-    let step = |(s, t): &(StepInfo, Duration)| {
+    let step = |StepTime { info, time, bound }: &StepTime| {
         json!({
-            "kernel": s.kernel,
-            "op": s.op,
-            "node": s.node,
-            "median_s": t.as_secs_f64(),
-            "multiply_adds": s.multiply_adds,
+            "kernel": info.kernel,
+            "op": info.op,
+            "node": info.node,
+            "median_s": time.as_secs_f64(),
+            "multiply_adds": info.multiply_adds,
+            "weight_bytes": info.moved.weights,
+            "data_bytes": info.moved.data,
+            "bits": info.kind.bits,
+            "bound_s": bound.time,
+            "percent_of_bound": percent(bound, *time),
+            "bound_by": bound.by().map(bound::Binding::name),
         })
     };
-    json!({ "threads": p.threads, "steps": p.steps.iter().map(step).collect::<Vec<_>>() })
+    let kernel = |k: KernelTime<'_>| {
+        json!({
+            "kernel": k.kernel,
+            "op": k.op,
+            "steps": k.steps,
+            "time_s": k.time.as_secs_f64(),
+            "multiply_adds": k.multiply_adds,
+            "bytes": k.bytes,
+            "bits": k.kind.bits,
+            "bound_s": k.bound.time,
+            "percent_of_bound": percent(&k.bound, k.time),
+            "bound_by": k.bound.by().map(bound::Binding::name),
+        })
+    };
+    json!({
+        "threads": p.threads,
+        "kernels": by_kernel(p).into_iter().map(kernel).collect::<Vec<_>>(),
+        "steps": p.steps.iter().map(step).collect::<Vec<_>>(),
+    })
 }
 
 /// Writes the fastest run as Chrome trace events.
@@ -169,7 +283,7 @@ pub fn write_trace(path: &Path, p: &Profile) -> Result<(), Vec<Diag>> {
 
 fn trace(p: &Profile) -> String {
     let micros = |t: Duration| t.as_secs_f64() * 1e6;
-    let event = |((info, _), s): (&(StepInfo, Duration), &Span)| {
+    let event = |(StepTime { info, .. }, s): (&StepTime, &Span)| {
         json!({
             "name": info.node.as_ref().unwrap_or(&info.op),
             "cat": info.op,
@@ -192,21 +306,39 @@ mod tests {
     #[test]
     fn steps_add_up_by_kernel() {
         let us = Duration::from_micros;
-        let step = |kernel: &str, multiply_adds| StepInfo {
-            kernel: kernel.into(),
-            op: "linear".into(),
-            node: Some("/a".into()),
-            multiply_adds,
+        let kind = PeakKind { dtype: bertc_ir::DType::F32, bits: 512 };
+        let step = |kernel: &str, multiply_adds, t, compute, cache| StepTime {
+            info: StepInfo {
+                kernel: kernel.into(),
+                op: "linear".into(),
+                node: Some("/a".into()),
+                multiply_adds,
+                kind,
+                moved: Traffic { weights: 300, data: 40 },
+            },
+            time: us(t),
+            bound: Bound { compute, cache, memory: 0.0, time: f64::max(compute, cache) },
         };
         let spans = |t| Span { start: us(t), time: us(10), tasks: 3 };
         let p = Profile {
             threads: 1,
-            steps: vec![(step("gemm_0", 2000), us(2)), (step("copy_1", 0), us(5)), (step("gemm_0", 4000), us(4))],
+            steps: vec![
+                step("gemm_0", 2000, 2, 1e-6, 5e-7),
+                step("copy_1", 0, 5, 0.0, 1e-6),
+                step("gemm_0", 4000, 4, 2e-6, 5e-7),
+            ],
             fastest: vec![spans(0), spans(10), spans(20)],
         };
-        assert_eq!(by_kernel(&p), [("gemm_0", "linear", 2, us(6), 6000), ("copy_1", "linear", 1, us(5), 0)]);
+        let kernels = by_kernel(&p);
+        let short: Vec<_> = kernels.iter().map(|k| (k.kernel, k.steps, k.time, k.multiply_adds, k.bytes)).collect();
+        assert_eq!(short, [("gemm_0", 2, us(6), 6000, 680), ("copy_1", 1, us(5), 0, 340)]);
         let text = text(&p);
         assert!(text.contains("54.5%") && text.contains("1.00") && text.contains("11.0 µs together"), "{text}");
+        let line = |kernel: &str| text.lines().find(|l| l.trim_start().starts_with(kernel)).unwrap();
+        assert!(line("gemm_0").contains("50.0%") && line("gemm_0").ends_with("multiply-adds"), "{text}");
+        assert!(line("copy_1").contains("20.0%") && line("copy_1").ends_with("cache"), "{text}");
+        let v = json(&p);
+        assert_eq!((&v["steps"][1]["bound_by"], &v["kernels"][0]["bytes"]), (&json!("cache"), &json!(680)));
         let trace: Value = serde_json::from_str(&trace(&p)).unwrap();
         let last = &trace["traceEvents"][2];
         assert_eq!((last["ts"].as_f64(), last["dur"].as_f64()), (Some(20.0), Some(10.0)));

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use bertc_backends::target::Emitter;
-use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Map, Value, json};
 
-use super::{Results, Row, profile, rate};
+use super::bandwidth::LAST_LEVEL;
+use super::{PeakRate, Results, Row, profile, rate};
+use crate::output::table;
 use crate::progress::{size, time};
 
 /// Tables for people.
@@ -34,45 +35,67 @@ pub(super) fn text(r: &Results<'_>) -> String {
     };
     let runs = if o.repeat == 1 { "run" } else { "runs" };
     text += &format!("{} timed {runs} after {} to warm up\n\n", o.repeat, o.warmup);
-    let mut header: Vec<String> =
-        ["threads", "min", "median", "p90", "speed-up", "G madd/s"].map(String::from).to_vec();
-    for p in r.rows.first().map_or(&[][..], |row| &row.peaks) {
-        header.extend([format!("{}-bit FMA peak", p.bits), "of it".into(), "best run".into()]);
-    }
-    header.push("workspace".into());
-    let columns = header.len();
-    let mut t = Table::new();
-    t.load_style(presets::NOTHING).set_header(header);
-    for row in &r.rows {
-        t.add_row(cells(r, row));
-    }
-    for i in 0..columns {
-        if let Some(c) = t.column_mut(i) {
-            c.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    let lines: Vec<String> = t.lines().map(|l| l.trim_end().to_string()).collect();
-    text += &(lines.join("\n") + "\n");
+    text += &latencies(r);
+    text += &machine(r);
     if let Some(p) = &r.profile {
         text += &profile::text(p);
     }
     text
 }
 
-fn cells(r: &Results<'_>, row: &Row) -> Vec<String> {
-    let mut cells = vec![row.threads.to_string()];
-    cells.extend([row.min(), row.median(), row.p90()].map(time));
-    cells.push(format!("{:.2}x", speedup(r, row)));
-    cells.push(giga(rate(r.multiply_adds, row.median())));
-    for p in &row.peaks {
-        cells.push(giga(p.rate));
-        cells.extend([row.median(), row.min()].map(|t| format!("{:.1}%", percent(r, t, p.rate))));
+/// A line for each number of threads.
+fn latencies(r: &Results<'_>) -> String {
+    let mut header: Vec<String> =
+        ["threads", "min", "median", "p90", "p99", "speed-up", "G madd/s"].map(String::from).to_vec();
+    for p in peaks(r) {
+        header.extend([format!("of {} peak", p.kind), "best run".into()]);
     }
-    cells.push(size(row.workspace as u64));
-    cells
+    header.push("workspace".into());
+    let row = |row: &Row| {
+        let mut cells = vec![row.threads.to_string()];
+        cells.extend([row.min(), row.median(), row.p90(), row.p99()].map(time));
+        cells.push(format!("{:.2}x", speedup(r, row)));
+        cells.push(giga(rate(r.multiply_adds, row.median())));
+        for p in &row.peaks {
+            cells.extend([row.median(), row.min()].map(|t| format!("{:.1}%", percent(r, t, p.rate))));
+        }
+        cells.push(size(row.workspace as u64));
+        cells
+    };
+    flush_right(&header, r.rows.iter().map(row).collect())
 }
 
-/// One JSON object. Times are in seconds, sizes in bytes, rates in multiply-adds a second.
+/// What the machine can do, with as many threads.
+fn machine(r: &Results<'_>) -> String {
+    let cache = match r.last_level {
+        Some(bytes) => format!("last-level cache {}", size(bytes)),
+        None => format!("last-level cache unknown, taken as {}", size(LAST_LEVEL)),
+    };
+    let mut text = format!("\nthis machine, {cache}, rates in G a second, best of the runs:\n");
+    let mut header = vec!["threads".to_string()];
+    header.extend(peaks(r).iter().map(|p| format!("{} peak", p.kind)));
+    header.extend(["memory read".into(), "cache read".into()]);
+    let row = |row: &Row| {
+        let mut cells = vec![row.threads.to_string()];
+        cells.extend(row.peaks.iter().map(|p| giga(p.rate)));
+        cells.extend([row.bandwidth.memory, row.bandwidth.cache].map(|b| format!("{} B", giga(b))));
+        cells
+    };
+    text += &flush_right(&header, r.rows.iter().map(row).collect());
+    text
+}
+
+fn peaks<'a>(r: &'a Results<'_>) -> &'a [PeakRate] {
+    r.rows.first().map_or(&[], |row| &row.peaks)
+}
+
+fn flush_right(header: &[String], rows: Vec<Vec<String>>) -> String {
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    let all: Vec<usize> = (0..header.len()).collect();
+    table(&header, rows, &all)
+}
+
+/// One JSON object. Times are in seconds, sizes in bytes, rates in multiply-adds or bytes a second.
 pub(super) fn json(r: &Results<'_>) -> String {
     let o = r.options;
     let dims: Map<String, Value> = r.dims.iter().map(|(n, v)| (n.clone(), json!(v))).collect();
@@ -90,6 +113,8 @@ pub(super) fn json(r: &Results<'_>) -> String {
         "arena_bytes": r.arena,
         "peak_rss_bytes": r.memory.map(|m| m.peak),
         "rss_before_load_bytes": r.memory.map(|m| m.before),
+        "last_level_cache_bytes": r.last_level,
+        "read_buffer_bytes": r.read_bytes,
         "repeat": o.repeat,
         "warmup": o.warmup,
         "runs": runs,
@@ -111,7 +136,8 @@ fn run(r: &Results<'_>, row: &Row) -> Value {
         .iter()
         .map(|p| {
             json!({
-                "bits": p.bits,
+                "type": p.kind.dtype.to_string(),
+                "bits": p.kind.bits,
                 "multiply_adds_per_s": p.rate,
                 "percent": percent(r, row.median(), p.rate),
                 "percent_best": percent(r, row.min(), p.rate),
@@ -123,9 +149,12 @@ fn run(r: &Results<'_>, row: &Row) -> Value {
         "min_s": row.min().as_secs_f64(),
         "median_s": row.median().as_secs_f64(),
         "p90_s": row.p90().as_secs_f64(),
+        "p99_s": row.p99().as_secs_f64(),
         "speedup": speedup(r, row),
         "multiply_adds_per_s": rate(r.multiply_adds, row.median()),
         "peaks": peaks,
+        "memory_bytes_per_s": row.bandwidth.memory,
+        "cache_bytes_per_s": row.bandwidth.cache,
         "workspace_bytes": row.workspace,
     })
 }
