@@ -131,7 +131,7 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     };
     // A tile loads its elements of the residual right before it stores its sums there; no other tile has them, and the norm
     // reads the sums only. Not so if partial sums are stored before, or if an activation puts the residual off.
-    c.in_place.extend(g.residual.filter(|_| s.act.is_none() && g.block_count() <= 1).map(|r| (g.y, r)));
+    c.in_place.extend(g.residual.filter(|_| g.late_act().is_none() && g.block_count() <= 1).map(|r| (g.y, r)));
     let norm = args.norm.zip(s.norm).map(|([gamma, beta], eps)| {
         let (gamma, beta) = (c.input(gamma, dtype), c.input(beta, dtype));
         Norm { gamma, beta, eps }
@@ -339,7 +339,7 @@ impl Gemm<'_> {
                 .map(|(r, v)| load(c, place(self.y, r, v)))
                 .collect()
         };
-        // In the order of the ops that became one: first the bias, then the residual, after an activation if there is one.
+        // In the order of the ops that became one: first the bias, then the activation, then the residual.
         let complete = |c: &mut Ctx, acc: &[Reg]| -> Vec<Reg> {
             let mut acc = acc.to_vec();
             if let Some(b) = self.bias {
@@ -347,7 +347,10 @@ impl Gemm<'_> {
                 let bias: Vec<Reg> = (0..vectors).map(|v| load(c, place(b, at, v))).collect();
                 acc.iter_mut().enumerate().for_each(|(i, x)| *x = c.b.add(*x, bias[i % bias.len()]));
             }
-            if let Some(residual) = self.residual.filter(|_| self.spec.act.is_none()) {
+            if let Some(act) = self.spec.act.filter(|_| self.late_act().is_none()) {
+                acc.iter_mut().for_each(|x| *x = elementwise::unary(c, act, self.spec.dtype, *x));
+            }
+            if let Some(residual) = self.residual.filter(|_| self.late_act().is_none()) {
                 let spots = row_spots(c, residual, start, &self.spec.shape.n, rows);
                 for (row, spot) in acc.chunks_mut(vectors as usize).zip(spots) {
                     for (v, x) in row.iter_mut().enumerate() {
@@ -403,6 +406,12 @@ impl Gemm<'_> {
         }
     }
 
+    /// The activation, if it takes registers that the accumulators leave only where there are 32 of 16 lanes. Otherwise
+    /// it belongs to the tile.
+    fn late_act(&self) -> Option<UnaryOp> {
+        self.spec.act.filter(|_| self.tile.lanes < 16)
+    }
+
     /// What needs many registers, or whole rows: activation, residual after it, and norm; and zeros for rows without a
     /// result. The task's rows are still in cache.
     fn finish(
@@ -414,7 +423,7 @@ impl Gemm<'_> {
         norm: Option<&Norm>,
         lengths: Option<&Lengths>,
     ) {
-        if self.spec.act.is_none() && norm.is_none() && lengths.is_none() {
+        if self.late_act().is_none() && norm.is_none() && lengths.is_none() {
             return;
         }
         let row = Row { lo: n0, hi: n1, len: &self.spec.shape.n, lanes: self.tile.lanes };
@@ -428,7 +437,7 @@ impl Gemm<'_> {
     }
 
     fn finish_row(&self, c: &mut Ctx, row: &Row<'_>, offset: Reg, norm: Option<&Norm>) {
-        if let Some(act) = self.spec.act {
+        if let Some(act) = self.late_act() {
             let y = c.b.address(self.y, offset, 0);
             let residual = self.residual.map(|x| (x, c.b.address(x, offset, 0)));
             row.each(c, |c, i, lanes| {

@@ -83,6 +83,10 @@ fn special_values() {
     check(super::tanh, [f32::NAN, 1.0, -1.0, 0.0]);
     check(super::erf, [f32::NAN, 1.0, -1.0, 0.0]);
     check(super::sigmoid, [f32::NAN, 1.0, 0.0, 0.5]);
+    for f in [super::gelu, super::gelu_tanh] {
+        let y = map(f, &x);
+        assert!(y[0].is_nan() && y[1] == INF && y[2].abs() < 1e-8 && y[3] == 0.0, "{y:?}");
+    }
 }
 
 #[test]
