@@ -3,6 +3,7 @@
 //!
 //! Polynomials whose source is "Cephes" have the coefficients of S. Moshier's Cephes library, single precision.
 
+mod decay;
 mod erf;
 mod exp;
 mod gelu;
@@ -12,6 +13,7 @@ mod sigmoid;
 mod sin_cos;
 mod tanh;
 
+pub use decay::decay;
 pub use erf::erf;
 pub use exp::exp;
 pub use gelu::{gelu, gelu_tanh};

@@ -53,6 +53,9 @@ fn bounds_hold() {
     let in_ulp = |_: f64, e: f64| ulp(e);
     assert!(worst(super::exp, f64::exp, &samples(-87.0, 88.7), in_ulp) <= 2.0);
     assert!(worst(super::exp, f64::exp, &samples(-104.0, -87.0), |_, _| f64::from(f32::MIN_POSITIVE)) < 1e-6);
+    assert!(worst(super::decay, f64::exp, &samples(-20.0, 0.0), in_ulp) <= 3.0);
+    assert!(worst(super::decay, f64::exp, &samples(-87.3, 0.0), in_ulp) <= 5.0);
+    assert!(worst(super::decay, f64::exp, &samples(-104.0, -87.0), |_, _| f64::from(f32::MIN_POSITIVE)) <= 1.0);
     assert!(worst(super::log, f64::ln, &samples(1e-3, 50.0), |_, e| ulp(e).max(5e-8)) <= 2.0);
     assert!(worst(super::log, f64::ln, &samples(1e-41, 1e-37), in_ulp) <= 2.0);
     assert!(worst(super::tanh, f64::tanh, &samples(-10.0, 10.0), in_ulp) <= 4.0);
@@ -79,6 +82,7 @@ fn special_values() {
         }
     };
     check(super::exp, [f32::NAN, INF, 0.0, 1.0]);
+    check(super::decay, [f32::NAN, f32::NAN, 0.0, 1.0]);
     check(super::log, [f32::NAN, INF, f32::NAN, -INF]);
     check(super::tanh, [f32::NAN, 1.0, -1.0, 0.0]);
     check(super::erf, [f32::NAN, 1.0, -1.0, 0.0]);
