@@ -160,13 +160,14 @@ impl Target {
     pub fn isa(&self) -> Result<OwnedTargetIsa, Diag> {
         let refuse = |what: &dyn std::fmt::Display| Diag::new(format!("target '{}': {what}", self.triple));
         let mut shared = settings::builder();
-        // Objects have no undefined symbols, so no stack probes; nothing unwinds through a model's code.
+        // Objects have no undefined symbols, so no stack probes. Debuggers and profilers unwind, where the format lets them.
+        let unwinds = self.object_format() == BinaryFormat::Elf;
         for (name, value) in [
             ("opt_level", "speed"),
             ("is_pic", "true"),
             ("enable_verifier", if cfg!(debug_assertions) { "true" } else { "false" }),
             ("enable_probestack", "false"),
-            ("unwind_info", "false"),
+            ("unwind_info", if unwinds { "true" } else { "false" }),
             ("preserve_frame_pointers", "false"),
         ] {
             shared.set(name, value).map_err(|e| refuse(&e))?;

@@ -6,14 +6,16 @@ use std::sync::{Mutex, PoisonError};
 
 use bertc_ir::Diag;
 use cranelift_codegen::ir::Function;
+use cranelift_codegen::isa::unwind::UnwindInfo;
 use cranelift_codegen::isa::{OwnedTargetIsa, TargetIsa};
 use cranelift_module::{FuncId, ModuleReloc, ModuleRelocTarget};
 
 use super::check::internal;
+use super::unwind::{self, Unwind};
 use super::{Variant, cpuid};
 use crate::emit::clif::{self, emit_kernel};
 use crate::emit::driver::{self, DriverFunction};
-use crate::emit::x86;
+use crate::emit::x86::{self, Frame, MachineCode};
 
 /// A function of the object. Its position in the list is its index in references.
 pub(crate) struct Item {
@@ -40,8 +42,8 @@ pub(crate) enum Body {
     },
     /// Already machine code.
     Bytes {
-        /// Its bytes, without references to anything.
-        code: Vec<u8>,
+        /// Its bytes, without references to anything, and its frame.
+        code: MachineCode,
         /// Alignment in bytes.
         align: u64,
     },
@@ -57,6 +59,8 @@ pub(crate) struct Code {
     pub relocs: Vec<ModuleReloc>,
     /// The listing, if asked for.
     pub listing: Option<String>,
+    /// How to unwind, where the object's format says so.
+    pub unwind: Option<Unwind>,
 }
 
 /// All functions of an object: of each variant the kernels in their order, the CPU check if any, and the driver; those of
@@ -137,7 +141,7 @@ impl List {
         let bodies = parallel(&v.program.kernels, |k| {
             // Cranelift has no registers of more than 128 bits.
             if k.regs.iter().any(|r| r.lanes > 4) {
-                return Ok(Body::Bytes { code: x86::emit_kernel(k, v.target)?, align: x86::ALIGN });
+                return Ok(Body::Bytes { code: x86::emit(k, v.target)?, align: x86::ALIGN });
             }
             Ok(Body::Clif { func: Box::new(emit_kernel(k, isa, v.target)?), ordered: k.ordered })
         });
@@ -169,10 +173,11 @@ pub(crate) fn compile(
 ) -> Result<Vec<(Item, Code)>, Vec<Diag>> {
     let codes = parallel(&items, |item| match &item.body {
         Body::Bytes { code, align } => Ok(Code {
-            bytes: code.clone(),
+            bytes: code.bytes.clone(),
             align: *align,
             relocs: Vec::new(),
-            listing: listing.then(|| x86::disassemble(code)),
+            listing: listing.then(|| x86::disassemble(&code.bytes)),
+            unwind: Some(own_unwind(code)),
         }),
         Body::Clif { func, ordered } => compile_one(item, func, *ordered, &*isas[item.variant], listing),
     });
@@ -187,6 +192,30 @@ pub(crate) fn compile(
     if errors.is_empty() { Ok(out) } else { Err(errors) }
 }
 
+/// What a frame is in the terms of unwinders.
+fn own_unwind(code: &MachineCode) -> Unwind {
+    use gimli::write::CallFrameInstruction as Cfi;
+    // The numbers of the psABI.
+    let register = |number: u8| match number {
+        1 => gimli::X86_64::RCX,
+        2 => gimli::X86_64::RDX,
+        3 => gimli::X86_64::RBX,
+        5 => gimli::X86_64::RBP,
+        6 => gimli::X86_64::RSI,
+        7 => gimli::X86_64::RDI,
+        n => gimli::Register(n.into()),
+    };
+    let step = |&(at, frame): &(u32, Frame)| {
+        let cfi = match frame {
+            Frame::Depth(bytes) => Cfi::CfaOffset(bytes as i32),
+            Frame::Saved(r, below) => Cfi::Offset(register(r), -(below as i32)),
+            Frame::Restored(r) => Cfi::Restore(register(r)),
+        };
+        (at, cfi)
+    };
+    Unwind::Own { len: code.bytes.len() as u32, steps: code.frame.iter().map(step).collect() }
+}
+
 fn compile_one(item: &Item, f: &Function, ordered: bool, isa: &dyn TargetIsa, listing: bool) -> Result<Code, Diag> {
     let failed = |e: &dyn std::fmt::Display| internal(format!("'{}' doesn't compile: {e}", item.name));
     let code = clif::compile(f, ordered, isa, listing).map_err(|e| failed(&e))?;
@@ -199,11 +228,20 @@ fn compile_one(item: &Item, f: &Function, ordered: bool, isa: &dyn TargetIsa, li
             return Err(failed(&format_args!("it needs the library function {}", r.name)));
         }
     }
+    let unwind = match code.create_unwind_info(isa).map_err(|e| failed(&e))? {
+        Some(UnwindInfo::SystemV(info)) if unwind::supported(isa.triple().binary_format) => Some(Unwind::Clif(info)),
+        _ => None,
+    };
     Ok(Code {
+        unwind,
         bytes: code.buffer.data().to_vec(),
         align: code.buffer.alignment.into(),
         relocs,
-        listing: code.vcode.clone(),
+        // What Cranelift tells unwinders stands between the instructions, and is none.
+        listing: code
+            .vcode
+            .as_ref()
+            .map(|l| l.lines().filter(|l| !l.starts_with("  unwind ")).map(|l| format!("{l}\n")).collect()),
     })
 }
 

@@ -7,14 +7,18 @@ use iced_x86::IcedError;
 use iced_x86::code_asm::{AsmRegister32, CodeAssembler, CodeLabel, eax, ebx, ecx, edx, rbx};
 
 use super::check::internal;
+use crate::emit::x86::{Frame, MachineCode};
 use crate::target::X86Feature;
 
 /// CPUID leaf 1, ecx: the operating system has enabled XGETBV.
 const OSXSAVE: u32 = 1 << 27;
 
+/// The register's number.
+const RBX: u8 = 3;
+
 /// Machine code of `extern "C" fn() -> i32`, 1 if the CPU and the operating system have all `features`. It only executes
 /// instructions whose presence it has checked.
-pub(crate) fn check_function(features: &[X86Feature]) -> Result<Vec<u8>, Diag> {
+pub(crate) fn check_function(features: &[X86Feature]) -> Result<MachineCode, Diag> {
     // Bits that must be set, by leaf and register.
     let mut leaves: BTreeMap<u32, [u32; 4]> = BTreeMap::from([(1, [0; 4])]);
     let mut xcr0 = 0;
@@ -31,12 +35,21 @@ pub(crate) fn check_function(features: &[X86Feature]) -> Result<Vec<u8>, Diag> {
     {
         first[2] |= OSXSAVE;
     }
-    assemble(&leaves, xcr0).map_err(|e| internal(format!("the CPU check can't be encoded: {e}")))
+    let bytes = assemble(&leaves, xcr0).map_err(|e| internal(format!("the CPU check can't be encoded: {e}")))?;
+    // One byte each: the push of rbx at the start, its pop and the return at the end.
+    let popped = bytes.len() as u32 - 1;
+    let frame = vec![
+        (1, Frame::Depth(16)),
+        (1, Frame::Saved(RBX, 16)),
+        (popped, Frame::Depth(8)),
+        (popped, Frame::Restored(RBX)),
+    ];
+    Ok(MachineCode { bytes, frame })
 }
 
 fn assemble(leaves: &BTreeMap<u32, [u32; 4]>, xcr0: u32) -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(64)?;
-    let mut fail = a.create_label();
+    let (mut fail, mut done) = (a.create_label(), a.create_label());
     // CPUID overwrites rbx, which belongs to the caller in both calling conventions.
     a.push(rbx)?;
     for (&leaf, masks) in leaves {
@@ -61,10 +74,10 @@ fn assemble(leaves: &BTreeMap<u32, [u32; 4]>, xcr0: u32) -> Result<Vec<u8>, Iced
         require(&mut a, eax, xcr0, fail)?;
     }
     a.mov(eax, 1)?;
-    a.pop(rbx)?;
-    a.ret()?;
+    a.jmp(done)?;
     a.set_label(&mut fail)?;
     a.xor(eax, eax)?;
+    a.set_label(&mut done)?;
     a.pop(rbx)?;
     a.ret()?;
     a.assemble(0)
@@ -87,11 +100,12 @@ mod tests {
 
     #[test]
     fn the_check_asks_for_xgetbv_only_where_it_needs_it() {
-        let code = check_function(X86_FEATURES).unwrap();
+        let MachineCode { bytes: code, frame } = check_function(X86_FEATURES).unwrap();
+        assert_eq!(code[frame[2].0 as usize - 1..], [0x5b, 0xc3], "pop rbx; ret");
         // push rbx; mov eax, 1; … ; pop rbx; ret
         assert_eq!((code[0], code[1], code[code.len() - 1]), (0x53, 0xb8, 0xc3));
         let xgetbv = |code: &[u8]| code.windows(3).any(|w| w == [0x0f, 0x01, 0xd0]);
         assert!(xgetbv(&code));
-        assert!(!xgetbv(&check_function(&X86_FEATURES[..1]).unwrap()), "{:?}", X86_FEATURES[0]);
+        assert!(!xgetbv(&check_function(&X86_FEATURES[..1]).unwrap().bytes), "{:?}", X86_FEATURES[0]);
     }
 }

@@ -7,12 +7,14 @@ mod check;
 mod compile;
 mod cpuid;
 mod descriptor;
+mod unwind;
 mod weights;
 
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::io::{BufWriter, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bertc_ir::Diag;
 use cranelift_codegen::ir::Signature;
@@ -51,6 +53,8 @@ pub struct ObjectStats {
     pub rodata: u64,
     /// Packed constants.
     pub consts: u64,
+    /// What debuggers and profilers read to find callers.
+    pub unwind: u64,
     /// Each kernel's symbol and code size, in the program's order.
     pub kernels: Vec<(String, u64)>,
 }
@@ -100,16 +104,20 @@ pub fn emit_variants(
     let one = |d: Diag| vec![d];
     let program = variants[0].program;
     let name = program.name.clone();
+    let isa = Arc::clone(&isas[0]);
     let builder = ObjectBuilder::new(isas.swap_remove(0), name, cranelift_module::default_libcall_names())
         .map_err(|e| one(Diag::new(format!("no object file can be written for the target: {e}"))))?;
     let mut module = ObjectModule::new(builder);
-    let (mut stats, weights) = fill(&mut module, variants, opts, &code).map_err(one)?;
+    let (mut stats, weights, ids) = fill(&mut module, variants, opts, &code).map_err(one)?;
 
     let product = module.finish();
     let symbol = weights.map(|w| product.data_symbol(w));
+    let functions = code.into_iter().zip(&ids).map(|((_, c), &id)| (product.function_symbol(id), c.unwind));
+    let functions: Vec<_> = functions.collect();
     let map;
     // The object only now takes the lifetime of the map that it borrows from.
     let mut object: Object<'_> = product.object;
+    stats.unwind = unwind::add(&mut object, &*isa, &functions).map_err(one)?;
     if let Some(symbol) = symbol {
         let programs: Vec<&Program> = variants.iter().map(|v| v.program).collect();
         map = layout.write(&programs, opts.temp_dir.as_deref()).map_err(|e| {
@@ -191,13 +199,14 @@ fn front(variants: &[Variant<'_>], profile: bool) -> Result<(Vec<OwnedTargetIsa>
     Ok((isas, layout, items))
 }
 
-/// Puts code and descriptor into `module`. The symbol of the weights, if there are any, stays to be defined.
+/// Puts code and descriptor into `module`. The symbol of the weights, if there are any, stays to be defined. With it,
+/// the functions in the order of `code`.
 fn fill(
     module: &mut ObjectModule,
     variants: &[Variant<'_>],
     opts: &EmitOptions,
     code: &[(Item, Code)],
-) -> Result<(ObjectStats, Option<DataId>), Diag> {
+) -> Result<(ObjectStats, Option<DataId>, Vec<FuncId>), Diag> {
     let program = variants[0].program;
     let p = &program.name;
     // Our own references are checked by index, so the module need not know any signature.
@@ -246,7 +255,7 @@ fn fill(
         output_shape: entry("output_shape")?,
     };
     stats.rodata = tables.define(module, program, &opts.hash, &entries)?;
-    Ok((stats, weights))
+    Ok((stats, weights, ids))
 }
 
 /// Four bytes for the CPU's level: all that an object ever writes of its own.

@@ -6,6 +6,7 @@ use super::allocate::{Home, Homes, RAX, RDX, SAVED, gpr};
 use super::codes;
 use super::mir::{Class, Func, Inst, Isa, Item, Mem, Opnd, Role, V, View};
 use super::vex::vex;
+use super::{Frame, MachineCode};
 
 /// How literals are aligned.
 const POOL_ALIGN: usize = 64;
@@ -17,31 +18,41 @@ enum Part {
     Jump(Code, u32),
     /// A label and its alignment.
     Label(u32, usize),
+    /// What holds of the frame from here on.
+    Frame(Frame),
 }
 
 /// Writes the function.
 ///
 /// # Errors
 /// An instruction has no encoding, which is a bug of the selection.
-pub(super) fn encode(func: &Func, homes: &Homes) -> Result<Vec<u8>, IcedError> {
+pub(super) fn encode(func: &Func, homes: &Homes) -> Result<MachineCode, IcedError> {
     let used = |r: &u8| func.classes.iter().zip(&homes.of).any(|(c, h)| *c == Class::Gpr && *h == Home::Reg(*r));
     let saved: Vec<u8> = SAVED.iter().copied().filter(used).collect();
     let mut w = Writer { func, homes, parts: Vec::new() };
+    // Bytes between the stack pointer and what the caller had on the stack: its return address at first.
+    let mut depth = 8;
     for &r in &saved {
         w.put(Instruction::with1(Code::Push_r64, gpr(r))?);
+        depth += 8;
+        w.parts.extend([Part::Frame(Frame::Depth(depth)), Part::Frame(Frame::Saved(r, depth))]);
     }
     let frame = 8 * homes.slots as i32;
     if frame > 0 {
         w.put(Instruction::with2(Code::Sub_rm64_imm32, Register::RSP, frame)?);
+        w.parts.push(Part::Frame(Frame::Depth(depth + homes.slots * 8)));
     }
     for item in &func.items {
         w.item(item)?;
     }
     if frame > 0 {
         w.put(Instruction::with2(Code::Add_rm64_imm32, Register::RSP, frame)?);
+        w.parts.push(Part::Frame(Frame::Depth(depth)));
     }
     for &r in saved.iter().rev() {
         w.put(Instruction::with1(Code::Pop_r64, gpr(r))?);
+        depth -= 8;
+        w.parts.extend([Part::Frame(Frame::Depth(depth)), Part::Frame(Frame::Restored(r))]);
     }
     w.put(Instruction::with(Code::VEX_Vzeroupper));
     w.put(Instruction::with(Code::Retnq));
@@ -359,12 +370,13 @@ fn pad(out: &mut Vec<u8>, mut n: usize) {
 
 /// Assigns addresses and writes the bytes. Jumps always have four bytes of displacement and so have addresses of
 /// literals, so the first pass already knows every size.
-fn layout(parts: &[Part], func: &Func) -> Result<Vec<u8>, IcedError> {
+fn layout(parts: &[Part], func: &Func) -> Result<MachineCode, IcedError> {
     let mut labels = vec![0u64; func.labels as usize];
     let mut pool = 0;
-    let mut out = Vec::new();
+    let (mut out, mut frame) = (Vec::new(), Vec::new());
     for _ in 0..2 {
         out.clear();
+        frame.clear();
         let mut encoder = Encoder::try_new(64)?;
         for part in parts {
             let at = out.len() as u64;
@@ -374,6 +386,10 @@ fn layout(parts: &[Part], func: &Func) -> Result<Vec<u8>, IcedError> {
                     let missing = to - out.len();
                     pad(&mut out, missing);
                     labels[*l as usize] = out.len() as u64;
+                    continue;
+                }
+                Part::Frame(f) => {
+                    frame.push((out.len() as u32, *f));
                     continue;
                 }
                 Part::Jump(code, l) => Instruction::with_branch(*code, labels[*l as usize])?,
@@ -396,5 +412,5 @@ fn layout(parts: &[Part], func: &Func) -> Result<Vec<u8>, IcedError> {
             out.extend(&func.pool);
         }
     }
-    Ok(out)
+    Ok(MachineCode { bytes: out, frame })
 }

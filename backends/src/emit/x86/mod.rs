@@ -51,13 +51,41 @@ pub fn lanes(target: &Target) -> Option<u8> {
     isa(target).map(Isa::lanes)
 }
 
+/// Machine code, and how its frame is laid out.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MachineCode {
+    /// The bytes.
+    pub bytes: Vec<u8>,
+    /// What holds from an offset on, ascending.
+    pub frame: Vec<(u32, Frame)>,
+}
+
+/// What a debugger has to know to find the caller.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Frame {
+    /// The stack pointer is as many bytes below what the caller had, the return address included.
+    Depth(u32),
+    /// The caller's register of this number lies as many bytes below that.
+    Saved(u8, u32),
+    /// The register of this number is the caller's again.
+    Restored(u8),
+}
+
+/// Bytes of [`emit`].
+///
+/// # Errors
+/// As [`emit`].
+pub fn emit_kernel(kernel: &Kernel, target: &Target) -> Result<Vec<u8>, Diag> {
+    Ok(emit(kernel, target)?.bytes)
+}
+
 /// Machine code of a function `(args: *const u64, task: u64, worker: u32)` in the System V calling convention, for
 /// addresses that are multiples of [`ALIGN`].
 ///
 /// # Errors
 /// The target lacks AVX2 or has another calling convention, or the kernel is invalid, has registers of two lanes or
 /// more than the target's, or more live vectors than there are registers; the message names the kernel.
-pub fn emit_kernel(kernel: &Kernel, target: &Target) -> Result<Vec<u8>, Diag> {
+pub fn emit(kernel: &Kernel, target: &Target) -> Result<MachineCode, Diag> {
     let Some(isa) = isa(target) else {
         let what = format!(
             "kernel '{}': wide code is not supported on {} with cpu {}",
