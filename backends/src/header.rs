@@ -10,12 +10,17 @@ use crate::plan::{PortSpec, Program};
 /// The part that all models share, behind its own guard.
 const COMMON: &str = include_str!("../../runtime-stub/include/bertc.h");
 
-/// The header of `program`.
+/// The header of `program`, whose object has one variant.
 pub fn emit_header(program: &Program) -> String {
+    emit_header_for(program, &[])
+}
+
+/// The header of an object with `variants` of `program`, by the names of their CPUs.
+pub fn emit_header_for(program: &Program, variants: &[&str]) -> String {
     let names = Names::new(program);
     let mut s = String::new();
     // Writing to a string can't fail.
-    let _ = write_header(program, &names, &mut s);
+    let _ = write_header(program, &names, variants, &mut s);
     s
 }
 
@@ -38,7 +43,7 @@ impl Names {
     }
 }
 
-fn write_header(p: &Program, names: &Names, s: &mut String) -> std::fmt::Result {
+fn write_header(p: &Program, names: &Names, variants: &[&str], s: &mut String) -> std::fmt::Result {
     let n = &p.name;
     let guard = format!("{}_H_", n.to_uppercase());
     writeln!(s, "/* {n}.h: the C interface of the compiled model {n}. Written by bertc; do not edit.")?;
@@ -66,6 +71,9 @@ fn write_header(p: &Program, names: &Names, s: &mut String) -> std::fmt::Result 
     writeln!(s, "}} {n}_outputs;\n")?;
 
     s.push_str(&PROTOTYPES.replace("MODEL", n));
+    if variants.len() > 1 {
+        s.push_str(&VARIANTS.replace("MODEL", n).replace("NAMES", &comment(&variants.join(", "))));
+    }
     writeln!(s, "\n#ifdef __cplusplus\n}}\n#endif\n#endif /* {guard} */")
 }
 
@@ -89,6 +97,18 @@ int32_t MODEL_output_shape(const MODEL_dims *dims, uint32_t output, int64_t *sha
 
 /* The model's description, for tools that drive any model. */
 extern const bertc_model MODEL_model;
+";
+
+const VARIANTS: &str = "
+/* For tests. There is code for several CPUs, by number from 0:
+ *   NAMES
+ * and runs take the last one that this CPU has the instructions for. Their names, and NULL behind them: */
+extern const char *const MODEL_variants[];
+
+/* Takes the variant of this number instead, in all runs of this process that begin later; the size of the
+ * workspace is that variant's, too. BERTC_CPU_UNSUPPORTED, with nothing changed, if this CPU can't run it,
+ * BERTC_INDEX_OUT_OF_RANGE if there is no such number. May be called at any time, by any thread. */
+int32_t MODEL_select_variant(uint32_t variant);
 ";
 
 /// The table of dims, inputs and outputs that the header starts with.

@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::Command;
 
-use bertc_backends::header::emit_header;
+use bertc_backends::header::{emit_header, emit_header_for};
 use bertc_backends::object::{EmitOptions, Variant, emit_asm, emit_clif, emit_object, emit_variants};
 use bertc_backends::plan::{Arg, Program};
 use bertc_backends::target::Target;
@@ -145,15 +145,26 @@ fn the_cpu_chooses_the_variant() {
     // Three tables of 320 bytes, and one packed matrix.
     assert_eq!((stats.consts, stats.kernels.len()), (3 * 320 + 2 * 16 * 8 * 4, 9));
     std::fs::write(dir.path().join("m.o"), out).unwrap();
-    std::fs::write(dir.path().join("m.h"), emit_header(&programs[0])).unwrap();
+    let names: Vec<&str> = targets.iter().map(|t| t.cpu.as_str()).collect();
+    std::fs::write(dir.path().join("m.h"), emit_header_for(&programs[0], &names)).unwrap();
     let source = "#include \"m.h\"\n#include <stdio.h>\n\
         static int64_t ids[1] = {1}; static float bias[20], y[20]; static _Alignas(64) char ws[4096];\n\
         int main(void) { m_inputs i = {ids, bias}; m_outputs o = {y}; m_dims d = {1, 1};\n\
         for (int k = 0; k < 2; k++) { y[0] = 0; if (!m_workspace_size(&d, 1)) return 1;\n\
-        if (m_run(&i, &d, &o, ws, sizeof ws, 0, 0)) return 2; printf(\"%g \", y[0]); } return 0; }\n";
+        if (m_run(&i, &d, &o, ws, sizeof ws, 0, 0)) return 2; printf(\"%g \", y[0]); }\n\
+        uint32_t n = 0; for (; m_variants[n]; n++) { int32_t code = m_select_variant(n); y[0] = 0;\n\
+        if (!code && m_run(&i, &d, &o, ws, sizeof ws, 0, 0)) return 3;\n\
+        if (code) printf(\"%s=error%d \", m_variants[n], code); else printf(\"%s=%g \", m_variants[n], y[0]); }\n\
+        if (m_select_variant(n) != BERTC_INDEX_OUT_OF_RANGE) return 4;\n\
+        if (m_run(&i, &d, &o, ws, sizeof ws, 0, 0)) return 5; printf(\"%g\", y[0]); return 0; }\n";
     std::fs::write(dir.path().join("a.c"), source).unwrap();
     let app = dir.path().join("app");
-    run(Command::new("cc").args([dir.path().join("a.c"), dir.path().join("m.o")]).arg("-o").arg(&app));
+    run(Command::new("cc")
+        .arg("-I")
+        .arg(dir.path())
+        .args([dir.path().join("a.c"), dir.path().join("m.o")])
+        .arg("-o")
+        .arg(&app));
     let first: f64 = (8..16).map(|k| f64::from(k) * (f64::from((k - 8) * 20 % 7) - 3.0)).sum();
     let here = targets.iter().filter(|t| t.runs_here()).count();
     let mut machines = vec![(Command::new(&app), here)];
@@ -166,7 +177,12 @@ fn the_cpu_chooses_the_variant() {
     }
     for (mut machine, level) in machines {
         let want = first * level as f64;
-        assert_eq!(run(&mut machine), format!("{want} {want} "), "{machine:?}");
+        // Any that the CPU can run is run when it is asked for; what it can't run changes nothing.
+        let each = names.iter().enumerate().map(|(i, name)| match i < level {
+            true => format!("{name}={} ", first * (i + 1) as f64),
+            false => format!("{name}=error8 "),
+        });
+        assert_eq!(run(&mut machine), format!("{want} {want} {}{want}", each.collect::<String>()), "{machine:?}");
     }
 }
 
@@ -227,6 +243,24 @@ fn no_format_has_undefined_symbols() {
         }
         assert!(bytes == emit(&program("bert"), triple), "{triple}: bytes differ from run to run");
     }
+}
+
+/// What chooses a variant is exported where there is a choice.
+#[test]
+fn variants_are_exported_by_name() {
+    let (p, targets) = (program("m"), target(TRIPLES[0]).variants());
+    let variants: Vec<_> = targets.iter().map(|target| Variant { program: &p, target }).collect();
+    let mut out = Vec::new();
+    emit_variants(&variants, &EmitOptions::default(), &mut out).unwrap();
+    let file = object::File::parse(&*out).unwrap();
+    let mut exported: Vec<&str> = file.symbols().filter(|s| s.is_global()).map(|s| s.name().unwrap()).collect();
+    exported.sort_unstable();
+    let want =
+        ["m_model", "m_output_shape", "m_run", "m_select_variant", "m_strerror", "m_variants", "m_workspace_size"];
+    assert_eq!(exported, want);
+    let header = emit_header_for(&p, &["x86-64", "x86-64-v3"]);
+    assert!(header.contains("int32_t m_select_variant(uint32_t variant);") && header.contains("x86-64, x86-64-v3"));
+    assert!(!emit_header(&p).contains("select_variant"));
 }
 
 #[test]

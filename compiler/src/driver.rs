@@ -133,7 +133,8 @@ impl Compiled {
 
     /// The C header.
     pub fn header(&self) -> String {
-        header::emit_header(self.program())
+        let variants: Vec<&str> = self.targets().map(|t| t.cpu.as_str()).collect();
+        header::emit_header_for(self.program(), &variants)
     }
 
     /// The whole program: its kernels, then the schedule that calls them.
@@ -159,8 +160,11 @@ impl Compiled {
 
     /// The symbols that the object defines for the app.
     pub fn symbols(&self) -> Vec<String> {
-        let names = ["model", "output_shape", "run", "strerror", "workspace_size"];
-        names.map(|n| format!("{}_{n}", self.program().name)).into()
+        let mut names = vec!["model", "output_shape", "run", "strerror", "workspace_size"];
+        if self.variants.len() > 1 {
+            names.extend(["select_variant", "variants"]);
+        }
+        names.into_iter().map(|n| format!("{}_{n}", self.program().name)).collect()
     }
 }
 

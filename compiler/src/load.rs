@@ -99,9 +99,15 @@ pub fn dtype_of(code: i32) -> Option<DType> {
 pub struct LoadedModel {
     model: NonNull<Model>,
     descriptor: Descriptor,
+    variants: Vec<String>,
+    /// There where there are several.
+    select: Option<SelectVariant>,
     // Last, so that nothing above outlives the code.
     _library: Library,
 }
+
+/// The type of `NAME_select_variant`.
+type SelectVariant = unsafe extern "C" fn(u32) -> i32;
 
 /// A run that the model refused.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -135,7 +141,26 @@ impl LoadedModel {
         }
         // SAFETY: version and size say that the descriptor is complete.
         let descriptor = unsafe { describe(model.as_ref()) }.map_err(|m| fail(&m))?;
-        Ok(LoadedModel { model, descriptor, _library: library })
+        // SAFETY: the symbols have these types wherever they are.
+        let (variants, select) = unsafe { variants(&library, prefix) };
+        Ok(LoadedModel { model, descriptor, variants, select, _library: library })
+    }
+
+    /// The CPUs that there is code for, the least first; none of an object that has code for one alone.
+    pub fn variants(&self) -> &[String] {
+        &self.variants
+    }
+
+    /// Makes runs of this process that begin later those of the variant at a position of [`LoadedModel::variants`]. The
+    /// size of the workspace is that variant's, too: sessions that were there before may be too small.
+    ///
+    /// # Errors
+    /// There is no such variant, or the CPU lacks its instructions.
+    pub fn select_variant(&self, variant: usize) -> Result<(), RunError> {
+        let number = u32::try_from(variant).unwrap_or(u32::MAX);
+        // SAFETY: the function takes any number.
+        let code = self.select.map_or(bertc_rt::abi::status::INDEX_OUT_OF_RANGE, |f| unsafe { f(number) });
+        if code == bertc_rt::abi::status::OK { Ok(()) } else { Err(self.error(code)) }
     }
 
     /// What the model says about itself.
@@ -404,6 +429,22 @@ unsafe fn slice<'a, T>(p: *const T, n: usize) -> &'a [T] {
     }
     // SAFETY: as the caller promises.
     unsafe { std::slice::from_raw_parts(p, n) }
+}
+
+/// The names of a library's variants, and what chooses one of them; nothing where there is one.
+///
+/// # Safety
+/// The library is one of bertc's.
+unsafe fn variants(library: &Library, prefix: &str) -> (Vec<String>, Option<SelectVariant>) {
+    let symbol = |name: &str| format!("{prefix}_{name}\0");
+    // SAFETY: as the caller promises; the array ends with NULL, and the function stays as long as the library.
+    unsafe {
+        let names = library.get::<*const *const c_char>(symbol("variants").as_bytes());
+        let select = library.get::<SelectVariant>(symbol("select_variant").as_bytes());
+        let (Ok(names), Ok(select)) = (names, select) else { return (Vec::new(), None) };
+        let each = (0..).map(|i| *names.add(i)).take_while(|p| !p.is_null());
+        (each.map(|p| text(p)).collect(), Some(*select))
+    }
 }
 
 /// # Safety

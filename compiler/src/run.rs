@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use bertc_ir::{DType, Diag, Scalar, Tensor};
 use bertc_rt::ThreadPool;
 
-use crate::load::{Descriptor, Extent, LoadedModel, PortInfo, Session};
+use crate::load::{Descriptor, Extent, LoadedModel, PortInfo, RunError, Session};
 use crate::npz;
 use crate::options::CompileOptions;
 use crate::output::{Staged, check_target, to_stdout};
@@ -31,6 +31,8 @@ pub struct RunOptions {
     pub threads: u32,
     /// Timed runs.
     pub repeat: u32,
+    /// Which of the object's variants runs; by default, the one that its check of the CPU finds.
+    pub variant: Option<String>,
     /// No progress bar.
     pub quiet: bool,
 }
@@ -70,6 +72,9 @@ pub fn run(o: &RunOptions) -> Result<(), Vec<Diag>> {
     let mut progress = Progress::new(o.quiet);
     let loaded = compile_and_load(&o.model, &o.compile, &mut progress)?;
     progress.finish();
+    if let Some(name) = &o.variant {
+        select_variant(&loaded, name).map_err(one)?;
+    }
     let d = loaded.descriptor();
     let pool = pool(o.threads).map_err(one)?;
     let dims = match &given {
@@ -104,6 +109,24 @@ pub fn run(o: &RunOptions) -> Result<(), Vec<Diag>> {
     }
     let report = describe(d, &dims, &outputs, &session, &mut times, pool.as_ref());
     to_stdout(report.as_bytes()).map_err(one)
+}
+
+/// Makes later runs those of a variant by its name.
+///
+/// # Errors
+/// There is no such variant, or the CPU can't run it: with those that there are.
+pub fn select_variant(loaded: &LoadedModel, name: &str) -> Result<(), Diag> {
+    let all = loaded.variants();
+    if all.is_empty() {
+        return Err(Diag::new(format!("there is no variant '{name}': the object has code for one CPU only"))
+            .note("an object for '--cpu generic' has variants, on x86-64"));
+    }
+    let there_are = format!("the object has code for {}", all.join(", "));
+    let Some(number) = all.iter().position(|v| v == name) else {
+        return Err(Diag::new(format!("there is no variant '{name}'")).note(there_are));
+    };
+    let refused = |e: RunError| Diag::new(format!("this machine can't run the variant '{name}'")).note(e.to_string());
+    loaded.select_variant(number).map_err(|e| refused(e).note(there_are))
 }
 
 /// The threads that a number of them asks for; none for 1, one for each CPU for 0.

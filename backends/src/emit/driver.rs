@@ -150,12 +150,13 @@ pub(crate) fn emit_variant(
     numbered(Driver::new(program, isa, consts, options).inside(), options.first)
 }
 
-/// The interface of several variants of one model. `entries` are the positions of each one's `workspace_size` and `run`;
-/// `options.cpu_level` is needed.
+/// The interface of several variants of one model. `entries` are the positions of each one's `workspace_size` and `run`,
+/// `checks` those of what asks the CPU, if it is asked; `options.cpu_level` is needed.
 pub(crate) fn emit_dispatch(
     program: &Program,
     isa: &dyn TargetIsa,
     entries: &[[u32; 2]],
+    checks: &[Option<u32>],
     options: Options,
 ) -> Vec<DriverFunction> {
     let d = Driver::new(program, isa, &[], options);
@@ -165,6 +166,7 @@ pub(crate) fn emit_dispatch(
         local("run", d.dispatch(&[I64; 7], I32, &runs)),
         d.strerror(),
         d.output_shape(),
+        local("select_variant", entry::select_variant(isa, checks)),
     ];
     out.iter_mut().for_each(|f| f.export = true);
     numbered(out, options.first)

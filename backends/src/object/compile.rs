@@ -111,7 +111,7 @@ pub(crate) fn functions(
         entries.push([end - 2, end - 1]);
     }
     let options = driver::Options { first: list.items.len(), ..options };
-    list.driver(0, &program.name, driver::emit_dispatch(program, isa, &entries, options));
+    list.driver(0, &program.name, driver::emit_dispatch(program, isa, &entries, &checks, options));
     Ok(list.items)
 }
 

@@ -1,4 +1,4 @@
-//! The model's constant description: `P_model`, the tables it points to, and the error messages.
+//! The model's constant description: `P_model`, the tables it points to, the error messages, and the names of variants.
 
 use bertc_ir::{DType, Diag, TensorType};
 use cranelift_module::{DataDescription, DataId, FuncId, Linkage, Module};
@@ -31,10 +31,12 @@ pub(crate) struct Tables {
     /// Starts with the table of error messages.
     pub tables: DataId,
     model: DataId,
+    /// The names of variants, where there are several.
+    variants: Option<DataId>,
 }
 
 impl Tables {
-    pub fn declare(m: &mut ObjectModule, name: &str) -> Result<Tables, Diag> {
+    pub fn declare(m: &mut ObjectModule, name: &str, several: bool) -> Result<Tables, Diag> {
         let mut data = |what: &str, linkage| {
             m.declare_data(&format!("{name}_{what}"), linkage, false, false).map_err(module_error)
         };
@@ -42,11 +44,19 @@ impl Tables {
             strings: data("strings", Linkage::Local)?,
             tables: data("tables", Linkage::Local)?,
             model: data("model", Linkage::Export)?,
+            variants: several.then(|| data("variants", Linkage::Export)).transpose()?,
         })
     }
 
-    /// Defines all three; their size in bytes.
-    pub fn define(&self, m: &mut ObjectModule, p: &Program, hash: &str, e: &Entries) -> Result<u64, Diag> {
+    /// Defines all of them; their size in bytes. `variants` are the names, in order.
+    pub fn define(
+        &self,
+        m: &mut ObjectModule,
+        p: &Program,
+        hash: &str,
+        e: &Entries,
+        variants: &[&str],
+    ) -> Result<u64, Diag> {
         let mut strings = Strings::default();
         let mut t = Blob::default();
         for text in ERROR_TEXT {
@@ -97,10 +107,21 @@ impl Tables {
         }
         debug_assert_eq!(d.bytes.len(), MODEL_SIZE as usize);
 
-        let size = strings.0.len() + t.bytes.len() + d.bytes.len();
+        let mut names = Blob::default();
+        if self.variants.is_some() {
+            for name in variants {
+                names.pointer(self.strings, strings.add(name)?);
+            }
+            names.i64(0);
+        }
+
+        let size = strings.0.len() + t.bytes.len() + d.bytes.len() + names.bytes.len();
         let text = Blob { bytes: strings.0, ..Blob::default() };
         for (id, blob) in [(self.strings, text), (self.tables, t), (self.model, d)] {
             blob.define(m, id)?;
+        }
+        if let Some(id) = self.variants {
+            names.define(m, id)?;
         }
         Ok(size as u64)
     }

@@ -1,7 +1,8 @@
 //! Writes a program as an object file: ELF, Mach-O or COFF.
 //!
 //! Architecture invariant: the file has no undefined symbol, and the same program gives the same bytes. Exported are
-//! `P_model` and the functions it points to; everything else is local. Kernels keep their names for profilers.
+//! `P_model` and the functions it points to, of several variants also `P_variants` and `P_select_variant`; everything else is
+//! local. Kernels keep their names for profilers.
 
 mod check;
 mod compile;
@@ -216,7 +217,7 @@ fn fill(
         let linkage = if item.export { Linkage::Export } else { Linkage::Local };
         ids.push(module.declare_function(&item.name, linkage, &signature).map_err(module_error)?);
     }
-    let tables = Tables::declare(module, p)?;
+    let tables = Tables::declare(module, p, variants.len() > 1)?;
     let weights = if variants.iter().all(|v| v.program.consts.is_empty()) {
         None
     } else {
@@ -254,7 +255,8 @@ fn fill(
         strerror: entry("strerror")?,
         output_shape: entry("output_shape")?,
     };
-    stats.rodata = tables.define(module, program, &opts.hash, &entries)?;
+    let names: Vec<&str> = variants.iter().map(|v| v.target.cpu.as_str()).collect();
+    stats.rodata = tables.define(module, program, &opts.hash, &entries, &names)?;
     Ok((stats, weights, ids))
 }
 

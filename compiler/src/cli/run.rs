@@ -25,9 +25,12 @@ pub struct RunArgs {
     /// Timed runs, after one to warm up
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     pub repeat: u32,
-    /// CPU to compile for: generic, native, or a name
-    #[arg(long, value_name = "CPU", default_value = "native")]
-    pub cpu: String,
+    /// CPU to compile for: generic, native, or a name [default: native; with --variant generic]
+    #[arg(long, value_name = "CPU")]
+    pub cpu: Option<String>,
+    /// Run the code for this CPU out of an object that has code for several: x86-64, x86-64-v3, x86-64-v4
+    #[arg(long, value_name = "CPU")]
+    pub variant: Option<String>,
     #[command(flatten)]
     pub tune: TuneArgs,
 }
@@ -35,6 +38,7 @@ pub struct RunArgs {
 impl RunArgs {
     /// What the flags ask for.
     pub fn options(self) -> RunOptions {
+        let default = if self.variant.is_some() { "generic" } else { "native" };
         RunOptions {
             model: self.model,
             input: self.input,
@@ -42,7 +46,12 @@ impl RunArgs {
             threads: self.threads,
             repeat: self.repeat,
             quiet: self.tune.quiet,
-            compile: CompileOptions { cpu: self.cpu, name: "model".into(), ..self.tune.options() },
+            variant: self.variant,
+            compile: CompileOptions {
+                cpu: self.cpu.unwrap_or_else(|| default.into()),
+                name: "model".into(),
+                ..self.tune.options()
+            },
         }
     }
 }

@@ -281,6 +281,31 @@ pub(super) fn cpu_level(isa: &dyn TargetIsa, checks: &[Option<u32>]) -> Function
     })
 }
 
+/// `int32_t select_variant(uint32_t)`: from now on runs are those of this variant, if the CPU has what it needs.
+pub(super) fn select_variant(isa: &dyn TargetIsa, checks: &[Option<u32>]) -> Function {
+    function(isa, &[I32], &[I32], |c, p| {
+        for (i, check) in checks.iter().enumerate() {
+            let this = c.cmp(IntCC::Equal, p[0], i as i64);
+            let (found, next) = (c.b.create_block(), c.b.create_block());
+            c.b.ins().brif(this, found, &[], next, &[]);
+            c.b.switch_to_block(found);
+            if let Some(check) = check {
+                let f = c.function(*check, signature(isa, &[], &[I32]));
+                let call = c.b.ins().call(f, &[]);
+                let has = c.b.inst_results(call)[0];
+                let lacks = c.cmp(IntCC::Equal, has, 0);
+                c.return_if(lacks, Code::CpuUnsupported);
+            }
+            let at = c.data(LEVEL);
+            let level = c.b.ins().iconst(I32, i as i64 + 1);
+            c.b.ins().atomic_store(MemFlagsData::trusted(), level, at);
+            c.return_code(Code::Ok);
+            c.b.switch_to_block(next);
+        }
+        c.return_code(Code::IndexOutOfRange);
+    })
+}
+
 /// Returns the error for a null pointer if `pointer` is one.
 fn null(c: &mut Builder<'_>, pointer: Value) {
     let is = c.cmp(IntCC::Equal, pointer, 0);
