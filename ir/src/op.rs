@@ -261,11 +261,11 @@ pub enum Op {
         /// Number of leading dims that data and indices share.
         batch_dims: usize,
     },
-    /// act(a·b + bias) + residual, layer-normalised (a, b, and what the attributes name); f32.
+    /// act(a·b + bias) + residual, layer-normalised (a, b, and what the attributes name); f32 or bf16.
     Linear(Linear),
-    /// softmax(scale·q·kᵀ + mask)·v per head (q, k, v, and with `mask` the mask); f32.
+    /// softmax(scale·q·kᵀ + mask)·v per head (q, k, v, and with `mask` the mask); f32 or bf16.
     Attention(Attention),
-    /// Σ tables\[ids\] + Σ addends, layer-normalised (table, ids, …, addend, …, and with `norm` gamma, beta); f32.
+    /// Σ tables\[ids\] + Σ addends, layer-normalised (table, ids, …, addend, …, and with `norm` gamma, beta); f32 or bf16.
     SumNorm(SumNorm),
 }
 

@@ -156,7 +156,7 @@ fn rule(g: &mut Graph, v: ValueId, trans_v: bool) -> Rewrite {
     }
     operands.extend(mask);
     let scale = (scores.scale * q_scale * k_scale) as f32;
-    let op = Attention { heads, scale, mask: mask.is_some(), nan_to_zero, lengths: false };
+    let op = Attention { heads, scale, mask: mask.is_some(), nan_to_zero, lengths: false, bf16: false };
     let y = g.add(Op::Attention(op), &operands, &loc).map_err(|d| d.message)?;
     split_heads(g, y, &sq, &sv, &loc).map(Some).ok_or_else(|| "the result can't be transposed".to_string())
 }

@@ -31,6 +31,7 @@ pub mod registry;
 mod remarks_tests;
 mod skip_padding;
 mod slice_early;
+mod use_bf16;
 mod step;
 #[cfg(test)]
 mod testing;

@@ -1,6 +1,6 @@
 //! A `linear` taken apart, for the passes that change it.
 
-use bertc_ir::{Diag, Graph, Linear, Loc, Op, UnaryOp, ValueId};
+use bertc_ir::{DType, Diag, Graph, Linear, Loc, Op, UnaryOp, ValueId};
 
 /// The operands and attributes of a `linear`.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -16,10 +16,13 @@ pub struct Parts {
 }
 
 impl Parts {
-    /// Those of `v`, if it is a `linear` of all rows.
+    /// Those of `v`, if it is a `linear` of all rows, in f32.
     pub fn of(g: &Graph, v: ValueId) -> Option<Parts> {
-        let Op::Linear(l @ Linear { lengths: false, .. }) = *g.op(v) else { return None };
+        let Op::Linear(l @ Linear { lengths: false, bf16: false, .. }) = *g.op(v) else { return None };
         let o = g.operands(v);
+        if o.iter().any(|&o| g.ty(o).dtype != DType::F32) {
+            return None;
+        }
         let norm = l.norm.zip(l.gamma_at()).map(|(eps, at)| (eps, o[at], o[at + 1]));
         let (bias, residual) = (l.bias_at().map(|at| o[at]), l.residual_at().map(|at| o[at]));
         Some(Parts { a: o[0], b: o[1], trans_b: l.trans_b, bias, act: l.act, residual, norm })
@@ -46,6 +49,7 @@ impl Parts {
             residual: self.residual.is_some(),
             norm: self.norm.map(|n| n.0),
             lengths: false,
+            bf16: false,
         });
         g.add(op, &operands, loc)
     }

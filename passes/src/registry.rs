@@ -16,6 +16,7 @@ use crate::pass::Pass;
 use crate::reassociate::Reassociate;
 use crate::skip_padding::SkipPadding;
 use crate::slice_early::SliceEarly;
+use crate::use_bf16::UseBf16;
 
 /// One row of the table.
 pub struct Entry {
@@ -42,6 +43,7 @@ pub const PASSES: &[Entry] = &[
     Entry { pass: &Reassociate, doc: "commute, associate, distribute and factor arithmetic where that removes work" },
     Entry { pass: &SkipPadding, doc: "leave out rows of padding that no output depends on" },
     Entry { pass: &SliceEarly, doc: "compute only the rows of products and attentions that are read" },
+    Entry { pass: &UseBf16, doc: "products with constant matrices, attentions and what lies between them in bf16" },
 ];
 
 /// The pass called `name`.

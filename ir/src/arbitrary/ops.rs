@@ -201,8 +201,14 @@ fn eps(g: &mut Gen<'_, '_>) -> Option<f32> {
     g.source.flag().then(|| g.source.of(&[1e-12, 0.5, 0.0]))
 }
 
+/// A type that fused ops take: f32, or now and then bf16.
+fn f32_or_bf16(g: &mut Gen<'_, '_>, shape: Vec<Dim>) -> TensorType {
+    TensorType::new(g.source.of(&[DType::F32, DType::F32, DType::BF16]), shape)
+}
+
 fn linear(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
-    let x = g.any(|t| t.rank() >= 2 && t.dtype == DType::F32, f32(vec![2.into(), 3.into()]));
+    let fresh = f32_or_bf16(g, vec![2.into(), 3.into()]);
+    let x = g.any(|t| t.rank() >= 2 && t.dtype == fresh.dtype, fresh.clone());
     let (ty, n) = (g.graph.ty(x).clone(), Dim::constant(1 + g.source.below(6) as i64));
     let k = ty.shape[ty.rank() - 1].clone();
     let l = Linear {
@@ -212,9 +218,11 @@ fn linear(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
         residual: g.source.flag(),
         norm: eps(g),
         lengths: g.source.flag(),
+        bf16: g.source.flag(),
     };
     let vector = f32(vec![n.clone()]);
-    let mut operands = vec![x, g.of_type(&f32(if l.trans_b { vec![n.clone(), k] } else { vec![k, n.clone()] }))];
+    let matrix = if l.trans_b { vec![n.clone(), k] } else { vec![k, n.clone()] };
+    let mut operands = vec![x, g.of_type(&TensorType::new(ty.dtype, matrix))];
     if l.bias {
         operands.push(g.of_type(&vector));
     }
@@ -222,7 +230,8 @@ fn linear(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
         let mut shape = ty.shape.clone();
         shape.pop();
         shape.push(n);
-        operands.push(g.of_type(&f32(shape)));
+        let residual = f32_or_bf16(g, shape);
+        operands.push(g.of_type(&residual));
     }
     if l.norm.is_some() {
         operands.extend([g.of_type(&vector), g.of_type(&vector)]);
@@ -238,7 +247,9 @@ fn attention(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
     let width = |g: &mut Gen<'_, '_>| Dim::constant((heads * (1 + g.source.below(3))) as i64);
     let (b, s, t, d, e) = (g.dim(), g.dim(), g.dim(), width(g), width(g));
     let shapes = [[&b, &s, &d], [&b, &t, &d], [&b, &t, &e]];
-    let mut operands: Vec<ValueId> = shapes.map(|x| g.of_type(&f32(x.map(Clone::clone).to_vec()))).to_vec();
+    let dtype = f32_or_bf16(g, Vec::new()).dtype;
+    let of = |x: [&Dim; 3]| g.of_type(&TensorType::new(dtype, x.map(Clone::clone).to_vec()));
+    let mut operands: Vec<ValueId> = shapes.map(of).to_vec();
     let mask = g.source.flag();
     if mask {
         let one = Dim::constant(1);
@@ -251,7 +262,8 @@ fn attention(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
         operands.push(g.of_type(&TensorType::new(DType::I64, vec![b])));
     }
     let scale = g.source.of(&[0.125, 1.0, -0.0]);
-    (Op::Attention(Attention { heads, scale, mask, nan_to_zero: g.source.flag(), lengths }), operands)
+    let (nan_to_zero, bf16) = (g.source.flag(), g.source.flag());
+    (Op::Attention(Attention { heads, scale, mask, nan_to_zero, lengths, bf16 }), operands)
 }
 
 fn sum_norm(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
@@ -262,7 +274,8 @@ fn sum_norm(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
     let mut operands = Vec::new();
     for _ in 0..tables {
         let (entries, dtype) = (Dim::constant(1 + g.source.below(9) as i64), g.source.of(&INDICES));
-        operands.push(g.of_type(&f32(vec![entries, n.clone()])));
+        let table = f32_or_bf16(g, vec![entries, n.clone()]);
+        operands.push(g.of_type(&table));
         operands.push(g.of_type(&TensorType::new(dtype, rows.clone())));
     }
     for _ in 0..addends {
@@ -274,5 +287,5 @@ fn sum_norm(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
         let vector = f32(vec![n]);
         operands.extend([g.of_type(&vector), g.of_type(&vector)]);
     }
-    (Op::SumNorm(SumNorm { tables, addends, norm }), operands)
+    (Op::SumNorm(SumNorm { tables, addends, norm, bf16: g.source.flag() }), operands)
 }

@@ -1,6 +1,7 @@
-//! The fused ops, by the ops that they stand for: each part rounds to f32.
+//! The fused ops, by the ops that they stand for: bf16 operands count as f32, each part rounds to f32, and the result to
+//! its dtype.
 
-use super::data::{f64s, put_f64};
+use super::data::{f32s, f64s, put_f32, put_f64};
 use super::{elementwise, matmul, movement, reduce};
 use crate::op::{Attention, BinaryOp, Linear, SumNorm};
 use crate::tensor::Tensor;
@@ -8,6 +9,16 @@ use crate::types::DType;
 
 fn f32_tensor(shape: &[usize], data: Vec<u8>) -> Tensor {
     Tensor::new(DType::F32, shape.to_vec(), data.into()).expect("a part keeps the shape that inference gave it")
+}
+
+/// The same elements as f32.
+fn widened(x: &Tensor) -> Tensor {
+    if x.dtype() == DType::F32 { x.clone() } else { f32_tensor(x.shape(), put_f32(DType::F32, f32s(x).into_iter())) }
+}
+
+/// The bytes of a result.
+fn rounded(y: Tensor, bf16: bool) -> Vec<u8> {
+    if bf16 { put_f32(DType::BF16, f32s(&y).into_iter()) } else { y.bytes().to_vec() }
 }
 
 fn add(x: &Tensor, y: &Tensor, shape: &[usize]) -> Tensor {
@@ -21,7 +32,7 @@ fn norm(eps: Option<f32>, y: Tensor, params: &[&Tensor]) -> Tensor {
 }
 
 pub(super) fn linear(l: &Linear, x: &[&Tensor], shape: &[usize]) -> Vec<u8> {
-    let mut y = f32_tensor(shape, matmul::matmul(l.trans_b, x[0], x[1], shape));
+    let mut y = f32_tensor(shape, matmul::matmul(l.trans_b, &widened(x[0]), &widened(x[1]), shape));
     if let Some(at) = l.bias_at() {
         y = add(&y, x[at], shape);
     }
@@ -29,21 +40,22 @@ pub(super) fn linear(l: &Linear, x: &[&Tensor], shape: &[usize]) -> Vec<u8> {
         y = f32_tensor(shape, elementwise::unary(act, &y));
     }
     if let Some(at) = l.residual_at() {
-        y = add(&y, x[at], shape);
+        y = add(&y, &widened(x[at]), shape);
     }
-    let y = norm(l.norm, y, &x[l.gamma_at().unwrap_or(x.len())..]).bytes().to_vec();
-    cut(y, shape, l.lengths_at().map(|at| x[at]))
+    let y = norm(l.norm, y, &x[l.gamma_at().unwrap_or(x.len())..]);
+    rounded(cut(y, l.lengths_at().map(|at| x[at])), l.bf16)
 }
 
 /// Rows that are not below their matrix's length become 0.
-fn cut(mut y: Vec<u8>, shape: &[usize], lengths: Option<&Tensor>) -> Vec<u8> {
-    let (Some(lengths), [.., m, n]) = (lengths, shape) else { return y };
+fn cut(y: Tensor, lengths: Option<&Tensor>) -> Tensor {
+    let (Some(lengths), &[.., m, n]) = (lengths, y.shape()) else { return y };
     let row = n * DType::F32.size();
-    for (matrix, length) in y.chunks_exact_mut((m * row).max(1)).zip(lengths.iter()) {
-        let length = length.to_int().clamp(0, *m as i128) as usize;
+    let mut bytes = y.bytes().to_vec();
+    for (matrix, length) in bytes.chunks_exact_mut((m * row).max(1)).zip(lengths.iter()) {
+        let length = length.to_int().clamp(0, m as i128) as usize;
         matrix[length * row..].fill(0);
     }
-    y
+    f32_tensor(y.shape(), bytes)
 }
 
 /// `[B, S, H·D]` to `[B, H, S, D]`.
@@ -54,7 +66,7 @@ fn split_heads(x: &Tensor, heads: usize) -> Tensor {
 }
 
 pub(super) fn attention(a: &Attention, x: &[&Tensor]) -> Vec<u8> {
-    let [q, k, v] = [0, 1, 2].map(|i| split_heads(x[i], a.heads));
+    let [q, k, v] = [0, 1, 2].map(|i| split_heads(&widened(x[i]), a.heads));
     let (rows, t) = (&q.shape()[..3], k.shape()[2]);
     let shape = [rows, &[t]].concat();
     let scale = Tensor::from_f32(vec![], &[a.scale]);
@@ -71,7 +83,8 @@ pub(super) fn attention(a: &Attention, x: &[&Tensor]) -> Vec<u8> {
     let [b, h, q, e] = [rows[0], rows[1], rows[2], v.shape()[3]];
     let shape = [b, h, q, e];
     let y = movement::transpose(&[0, 2, 1, 3], &f32_tensor(&shape, matmul::matmul(false, &p, &v, &shape)));
-    cut(y, &[b, q, h * e], a.lengths_at().map(|at| x[at]))
+    let y = f32_tensor(&[b, q, h * e], y);
+    rounded(cut(y, a.lengths_at().map(|at| x[at])), a.bf16)
 }
 
 pub(super) fn sum_norm(n: &SumNorm, x: &[&Tensor], shape: &[usize]) -> Result<Vec<u8>, String> {
@@ -86,9 +99,10 @@ pub(super) fn sum_norm(n: &SumNorm, x: &[&Tensor], shape: &[usize]) -> Result<Ve
     for pair in pairs.chunks_exact(2) {
         let (table, ids) = (pair[0], pair[1]);
         let of = [ids.shape(), &table.shape()[1..]].concat();
-        term(&f32_tensor(&of, movement::gather(0, table, ids)?));
+        let rows = Tensor::new(table.dtype(), of, movement::gather(0, table, ids)?.into());
+        term(&widened(&rows.expect("inference gave the shape")));
     }
     rest[..n.addends].iter().for_each(|t| term(t));
     let sum = sum.ok_or("a sum needs a term")?;
-    Ok(norm(n.norm, sum, &x[n.gamma_at().unwrap_or(x.len())..]).bytes().to_vec())
+    Ok(rounded(norm(n.norm, sum, &x[n.gamma_at().unwrap_or(x.len())..]), n.bf16))
 }

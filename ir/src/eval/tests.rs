@@ -332,6 +332,27 @@ fn linear_applies_its_parts_in_order() {
 }
 
 #[test]
+fn results_round_to_bf16_once() {
+    let half = |shape: &[usize], v: &[f64]| typed(DType::BF16, shape, v);
+    // 1 + 2^-8 is no bf16: it ties to even, thus to 1; with 2^-12 more it is above the tie.
+    let (a, b) = (half(&[1, 2], &[1.0, 0.00390625]), half(&[2, 1], &[1.0, 1.0]));
+    let l = Linear { bf16: true, ..Linear::default() };
+    assert_eq!(run(Op::Linear(l), &[&a, &b]), half(&[1, 1], &[1.0]));
+    let l = Linear { residual: true, ..l };
+    for residual in [f32t(&[1, 1], &[0.000244140625]), half(&[1, 1], &[0.000244140625])] {
+        assert_eq!(run(Op::Linear(l), &[&a, &b, &residual]), half(&[1, 1], &[1.0078125]));
+    }
+    let one = half(&[1, 1, 1], &[1.0]);
+    let at = Attention { heads: 1, scale: 1.0, bf16: true, ..Attention::default() };
+    assert_eq!(run(Op::Attention(at), &[&one, &one, &one]), one);
+    let n = SumNorm { tables: 1, addends: 1, bf16: true, ..SumNorm::default() };
+    let y = run(Op::SumNorm(n), &[&b, &Tensor::from_i64(vec![1], &[1]), &f32t(&[1, 1], &[0.00390625])]);
+    assert_eq!(y, half(&[1, 1], &[1.0]));
+    let e = try_run(Op::Linear(Linear::default()), &[&a, &f32t(&[2, 1], &[1.0, 1.0])]).unwrap_err();
+    assert!(e.message.contains("operand types bf16 and f32 differ"), "{e}");
+}
+
+#[test]
 fn attention_keeps_heads_apart() {
     let third = 3f32.ln();
     let q = f32t(&[1, 1, 2], &[0.0, 2.0 * third]);
@@ -359,13 +380,13 @@ fn sums_of_rows_are_normalised() {
     let places = f32t(&[2, 2], &[100.0, 200.0, 300.0, 400.0]);
     let place_ids = Tensor::from_i64(vec![2], &[1, 0]);
     let column = f32t(&[1, 1, 2], &[0.0, 1.0]);
-    let n = SumNorm { tables: 2, addends: 1, norm: None };
+    let n = SumNorm { tables: 2, addends: 1, ..SumNorm::default() };
     let y = run(Op::SumNorm(n), &[&words, &ids, &places, &place_ids, &column]);
     assert_eq!(y, f32t(&[2, 2, 2], &[300.0, 402.0, 110.0, 212.0, 320.0, 425.0, 110.0, 212.0]));
     let gamma = f32t(&[2], &[1.0, 3.0]);
-    let n = SumNorm { tables: 0, addends: 1, norm: Some(0.0) };
+    let n = SumNorm { addends: 1, norm: Some(0.0), ..SumNorm::default() };
     assert_eq!(run(Op::SumNorm(n), &[&places, &gamma, &gamma]), f32t(&[2, 2], &[0.0, 6.0, 0.0, 6.0]));
-    let n = SumNorm { tables: 1, addends: 0, norm: None };
+    let n = SumNorm { tables: 1, ..SumNorm::default() };
     let e = try_run(Op::SumNorm(n), &[&places, &Tensor::from_i64(vec![1], &[-3])]).unwrap_err();
     assert!(e.message.contains("index -3 is out of range"), "{e}");
 }

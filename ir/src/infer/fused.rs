@@ -5,8 +5,17 @@ use crate::dims::{Dim, Symbols};
 use crate::op::{ACTIVATIONS, Attention, Linear, SumNorm};
 use crate::types::{DType, TensorType};
 
-fn ensure_f32(t: &[(&str, &TensorType)]) -> Result<()> {
-    t.iter().try_for_each(|(name, t)| ensure(t.dtype == DType::F32, || format!("{name} must be f32, got {}", t.dtype)))
+fn ensure_f32(name: &str, t: &TensorType) -> Result<()> {
+    ensure(t.dtype == DType::F32, || format!("{name} must be f32, got {}", t.dtype))
+}
+
+fn ensure_f32_or_bf16(name: &str, t: &TensorType) -> Result<()> {
+    ensure(matches!(t.dtype, DType::F32 | DType::BF16), || format!("{name} must be f32 or bf16, got {}", t.dtype))
+}
+
+/// The dtype of a result.
+fn result(bf16: bool) -> DType {
+    if bf16 { DType::BF16 } else { DType::F32 }
 }
 
 /// A vector over the last axis.
@@ -32,9 +41,10 @@ fn ensure_eps(eps: Option<f32>) -> Result<()> {
 }
 
 pub(super) fn linear(l: &Linear, t: &[&TensorType], s: &Symbols) -> Result<TensorType> {
-    ensure_f32(&[("a", t[0]), ("b", t[1])])?;
+    ensure_f32_or_bf16("a", t[0])?;
+    ensure_f32_or_bf16("b", t[1])?;
     ensure(t[1].rank() == 2, || format!("b must have rank 2, got {}", t[1].display(s)))?;
-    let y = matmul(l.trans_b, t[0], t[1], s)?;
+    let y = TensorType::new(result(l.bf16), matmul(l.trans_b, t[0], t[1], s)?.shape);
     let n = &y.shape[y.rank() - 1];
     if let Some(at) = l.bias_at() {
         ensure_vector("bias", t[at], n, s)?;
@@ -44,7 +54,10 @@ pub(super) fn linear(l: &Linear, t: &[&TensorType], s: &Symbols) -> Result<Tenso
         ensure(ACTIVATIONS.contains(&act), || format!("'{}' is no activation: expected {}", act.name(), known()))?;
     }
     if let Some(at) = l.residual_at() {
-        ensure(*t[at] == y, || format!("the residual must be {}, got {}", y.display(s), t[at].display(s)))?;
+        ensure_f32_or_bf16("the residual", t[at])?;
+        ensure(t[at].shape == y.shape, || {
+            format!("the residual must have the result's shape {}, got {}", y.display(s), t[at].display(s))
+        })?;
     }
     if let Some(at) = l.gamma_at() {
         ensure_vector("gamma", t[at], n, s)?;
@@ -58,8 +71,9 @@ pub(super) fn linear(l: &Linear, t: &[&TensorType], s: &Symbols) -> Result<Tenso
 }
 
 pub(super) fn attention(a: &Attention, t: &[&TensorType], s: &Symbols) -> Result<TensorType> {
-    ensure_f32(&[("q", t[0]), ("k", t[1]), ("v", t[2])])?;
-    for (name, x) in ["q", "k", "v"].iter().zip(t) {
+    for (name, x) in ["q", "k", "v"].into_iter().zip(t) {
+        ensure_f32_or_bf16(name, x)?;
+        ensure(x.dtype == t[0].dtype, || format!("q is {}, but {name} is {}", t[0].dtype, x.dtype))?;
         ensure(x.rank() == 3, || format!("{name} must have rank 3, got {}", x.display(s)))?;
         let width = x.shape[2].as_const().and_then(|w| usize::try_from(w).ok());
         ensure(width.is_some_and(|w| a.heads > 0 && w % a.heads == 0), || {
@@ -81,7 +95,7 @@ pub(super) fn attention(a: &Attention, t: &[&TensorType], s: &Symbols) -> Result
     ensure(a.scale.is_finite(), || format!("scale is {}, expected a finite value", a.scale))?;
     if let Some(at) = a.mask_at() {
         let m = t[at];
-        ensure_f32(&[("the mask", m)])?;
+        ensure_f32("the mask", m)?;
         let heads = Dim::constant(i64::try_from(a.heads).map_err(|_| "too many heads")?);
         let scores = [q.shape[0].clone(), heads, q.shape[1].clone(), k.shape[1].clone()];
         let fits = m.rank() == 4 && broadcast_shapes(&m.shape, &scores, s).is_ok_and(|b| b == scores);
@@ -90,7 +104,7 @@ pub(super) fn attention(a: &Attention, t: &[&TensorType], s: &Symbols) -> Result
             format!("the mask must have rank 4 and broadcast to {}, got {}", scores.display(s), m.display(s))
         })?;
     }
-    let y = TensorType::new(DType::F32, vec![q.shape[0].clone(), q.shape[1].clone(), v.shape[2].clone()]);
+    let y = TensorType::new(result(a.bf16), vec![q.shape[0].clone(), q.shape[1].clone(), v.shape[2].clone()]);
     if let Some(at) = a.lengths_at() {
         ensure_lengths(t[at], &y, s)?;
     }
@@ -102,13 +116,13 @@ pub(super) fn sum_norm(n: &SumNorm, t: &[&TensorType], s: &Symbols) -> Result<Te
     let mut terms = Vec::new();
     for pair in pairs.chunks_exact(2) {
         let (table, ids) = (pair[0], pair[1]);
-        ensure_f32(&[("a table", table)])?;
+        ensure_f32_or_bf16("a table", table)?;
         ensure(table.rank() == 2, || format!("a table must have rank 2, got {}", table.display(s)))?;
         ensure_index(ids)?;
         terms.push([&ids.shape[..], &table.shape[1..]].concat());
     }
     for x in &rest[..n.addends] {
-        ensure_f32(&[("an addend", x)])?;
+        ensure_f32("an addend", x)?;
         terms.push(x.shape.clone());
     }
     let mut all = terms.into_iter();
@@ -121,5 +135,5 @@ pub(super) fn sum_norm(n: &SumNorm, t: &[&TensorType], s: &Symbols) -> Result<Te
         ensure_vector("beta", t[at + 1], last, s)?;
     }
     ensure_eps(n.norm)?;
-    Ok(TensorType::new(DType::F32, shape))
+    Ok(TensorType::new(result(n.bf16), shape))
 }

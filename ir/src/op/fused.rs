@@ -1,4 +1,6 @@
-//! The fused ops: what fusion makes of the small ops, one kernel of the backend each. All compute in f32.
+//! The fused ops: what fusion makes of the small ops, one kernel of the backend each. They compute in f32, with two
+//! exceptions: products of bf16 elements may count denormals as 0, and probabilities that meet bf16 values may be rounded
+//! to bf16.
 
 use super::UnaryOp;
 
@@ -8,8 +10,9 @@ pub const ACTIVATIONS: [UnaryOp; 5] =
 
 /// act(a·b + bias) + residual, optionally layer-normalised over the last axis.
 ///
-/// Operands in order: a `[…, M, K]`; b `[K, N]` (with `trans_b` `[N, K]`); then those that the flags name: bias `[N]`;
-/// residual, of the result's shape `[…, M, N]`; gamma `[N]` and beta `[N]`; lengths `[…]` (i64).
+/// Operands in order: a `[…, M, K]` and b `[K, N]` (with `trans_b` `[N, K]`), both f32 or both bf16; then those that the
+/// flags name: bias `[N]`; residual, of the result's shape `[…, M, N]` (f32 or bf16); gamma `[N]` and beta `[N]`;
+/// lengths `[…]` (i64).
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Linear {
     /// The matrix is stored transposed.
@@ -24,6 +27,8 @@ pub struct Linear {
     pub norm: Option<f32>,
     /// Row m of a matrix is 0, whatever its operands, where m is not below the matrix's length.
     pub lengths: bool,
+    /// The result is bf16 rather than f32, rounded once (`to = bf16` in text).
+    pub bf16: bool,
 }
 
 impl Linear {
@@ -56,8 +61,8 @@ impl Linear {
 
 /// softmax(scale·q·kᵀ + mask)·v for each head; the heads lie side by side in the last axis.
 ///
-/// Operands: q `[B, S, H·D]`, k `[B, T, H·D]`, v `[B, T, H·E]`, and with `mask` an additive mask of rank 4 that
-/// broadcasts to `[B, H, S, T]`, and with `lengths` `[B]` (i64). Result `[B, S, H·E]`.
+/// Operands: q `[B, S, H·D]`, k `[B, T, H·D]`, v `[B, T, H·E]`, all f32 or all bf16, and with `mask` an additive mask of
+/// rank 4 that broadcasts to `[B, H, S, T]`, and with `lengths` `[B]` (i64). Result `[B, S, H·E]`.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct Attention {
     /// Number of heads H.
@@ -70,6 +75,8 @@ pub struct Attention {
     pub nan_to_zero: bool,
     /// Row s of the result is 0, whatever the operands, where s is not below the batch's length.
     pub lengths: bool,
+    /// The result is bf16 rather than f32, rounded once (`to = bf16` in text).
+    pub bf16: bool,
 }
 
 impl Attention {
@@ -91,10 +98,10 @@ impl Attention {
 
 /// Σ tables\[ids\] + Σ addends, optionally layer-normalised over the last axis.
 ///
-/// Operands: `tables` pairs of a table `[V, N]` and its ids (i32 or i64), then `addends` tensors, then with `norm` gamma
-/// `[N]` and beta `[N]`. A pair is a term of shape ids' × N. The terms broadcast to the result, of rank 1 or more. They
+/// Operands: `tables` pairs of a table `[V, N]` (f32 or bf16) and its ids (i32 or i64), then `addends` tensors, then with
+/// `norm` gamma `[N]` and beta `[N]`. A pair is a term of shape ids' × N. The terms broadcast to the result, of rank 1 or more. They
 /// are added in this order. Ids are checked at run time as in `gather`.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub struct SumNorm {
     /// Number of pairs of a table and ids.
     pub tables: usize,
@@ -102,6 +109,8 @@ pub struct SumNorm {
     pub addends: usize,
     /// The epsilon of the layer norm, if there is one.
     pub norm: Option<f32>,
+    /// The result is bf16 rather than f32, rounded once (`to = bf16` in text).
+    pub bf16: bool,
 }
 
 impl SumNorm {
@@ -133,9 +142,9 @@ mod tests {
         assert_eq!((l.bias_at(), l.residual_at(), l.gamma_at(), l.arity()), (None, None, Some(2), 4));
         let l = Linear { residual: true, lengths: true, ..l };
         assert_eq!((l.residual_at(), l.gamma_at(), l.lengths_at(), l.arity()), (Some(2), Some(3), Some(5), 6));
-        let s = SumNorm { tables: 2, addends: 1, norm: Some(0.0) };
+        let s = SumNorm { tables: 2, addends: 1, norm: Some(0.0), bf16: false };
         assert_eq!((s.addends_at(), s.gamma_at(), s.arity()), (4, Some(5), 7));
         // A count from a text may be anything.
-        assert_eq!(SumNorm { tables: usize::MAX, addends: 1, norm: None }.arity(), usize::MAX);
+        assert_eq!(SumNorm { tables: usize::MAX, addends: 1, ..SumNorm::default() }.arity(), usize::MAX);
     }
 }

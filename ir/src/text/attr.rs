@@ -109,21 +109,31 @@ pub(super) fn attrs(op: &Op) -> Vec<(&'static str, Attr)> {
             v.push(("residual", Attr::Bool(l.residual)));
             v.extend(l.norm.map(|e| ("norm", Attr::Float(e))));
             v.push(("lengths", Attr::Bool(l.lengths)));
+            v.extend(result(l.bf16));
             v
         }
-        Op::Attention(a) => vec![
+        Op::Attention(a) => [
             ("heads", Attr::Int(a.heads)),
             ("scale", Attr::Float(a.scale)),
             ("mask", Attr::Bool(a.mask)),
             ("nan_to_zero", Attr::Bool(a.nan_to_zero)),
             ("lengths", Attr::Bool(a.lengths)),
-        ],
+        ]
+        .into_iter()
+        .chain(result(a.bf16))
+        .collect(),
         Op::SumNorm(n) => {
             let mut v = vec![("tables", Attr::Int(n.tables)), ("addends", Attr::Int(n.addends))];
             v.extend(n.norm.map(|e| ("norm", Attr::Float(e))));
+            v.extend(result(n.bf16));
             v
         }
     }
+}
+
+/// The dtype of a fused op's result, where it is not f32.
+fn result(bf16: bool) -> Option<(&'static str, Attr)> {
+    bf16.then_some(("to", Attr::Type(DType::BF16)))
 }
 
 /// Attributes as parsed; each is taken once.
@@ -158,6 +168,15 @@ impl Attrs {
     /// A float that may be left out.
     fn norm(&mut self) -> Result<Option<f32>, String> {
         if self.0.contains_key("norm") { self.float("norm").map(Some) } else { Ok(None) }
+    }
+
+    /// Whether a fused op's result is bf16: f32 is the other one.
+    fn bf16(&mut self) -> Result<bool, String> {
+        match self.0.remove("to") {
+            None | Some(Attr::Type(DType::F32)) => Ok(false),
+            Some(Attr::Type(DType::BF16)) => Ok(true),
+            Some(_) => Err("attribute 'to' must be f32 or bf16".to_string()),
+        }
     }
 
     fn flag(&mut self, name: &str) -> bool {
@@ -214,7 +233,7 @@ pub(super) fn build(name: &str, a: &mut Attrs) -> Result<Op, String> {
             };
             let (trans_b, bias, residual) = (a.flag("trans_b"), a.flag("bias"), a.flag("residual"));
             let lengths = a.flag("lengths");
-            Op::Linear(Linear { trans_b, bias, act, residual, norm: a.norm()?, lengths })
+            Op::Linear(Linear { trans_b, bias, act, residual, norm: a.norm()?, lengths, bf16: a.bf16()? })
         }
         "attention" => Op::Attention(Attention {
             heads: a.int("heads")?,
@@ -222,8 +241,14 @@ pub(super) fn build(name: &str, a: &mut Attrs) -> Result<Op, String> {
             mask: a.flag("mask"),
             nan_to_zero: a.flag("nan_to_zero"),
             lengths: a.flag("lengths"),
+            bf16: a.bf16()?,
         }),
-        "sum_norm" => Op::SumNorm(SumNorm { tables: a.int("tables")?, addends: a.int("addends")?, norm: a.norm()? }),
+        "sum_norm" => Op::SumNorm(SumNorm {
+            tables: a.int("tables")?,
+            addends: a.int("addends")?,
+            norm: a.norm()?,
+            bf16: a.bf16()?,
+        }),
         _ => {
             if let Some(op) = name.strip_prefix("reduce_").and_then(ReduceOp::from_name) {
                 Op::Reduce { op, axes: a.ints("axes")?, keep: a.flag("keep") }
