@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use bertc_ir::{DType, Diag, Tensor};
 use half::{bf16, f16};
 
-use crate::plan::{ConstData, ConstLayout, Part};
+use crate::plan::{ConstData, ConstLayout, Lane, Part};
 
 /// Columns of a packed panel.
 pub const PANEL: usize = 16;
@@ -17,7 +17,14 @@ pub fn packed_size(c: &ConstData) -> Result<u64, Diag> {
             let size = c.parts.iter().try_fold(0u64, |n, p| n.checked_add(p.size()?));
             size.ok_or_else(|| Diag::new("a constant is too large"))
         }
-        ConstLayout::Packed { trans } => {
+        ConstLayout::Rounded => match &c.parts[..] {
+            [part] if is_float(part.dtype()) => {
+                let elements = part.size().map(|n| n / part.dtype().size() as u64);
+                elements.and_then(|n| n.checked_mul(2)).ok_or_else(|| Diag::new("a constant is too large"))
+            }
+            _ => Err(Diag::new("a rounded constant is one tensor of f32, f16 or bf16")),
+        },
+        ConstLayout::Packed { trans, lane } => {
             let mut total = 0u64;
             let rows = c.parts.first().map(|p| matrix(p, trans)).transpose()?.map(|(k, _)| k);
             for (i, part) in c.parts.iter().enumerate() {
@@ -25,7 +32,12 @@ pub fn packed_size(c: &ConstData) -> Result<u64, Diag> {
                 if Some(k) != rows || i + 1 < c.parts.len() && n % PANEL != 0 {
                     return Err(Diag::new(format!("a {k} x {n} constant can't be part of a packed one")));
                 }
-                let bytes = n.div_ceil(PANEL).checked_mul(PANEL * 4).and_then(|r| r.checked_mul(k));
+                if lane == Lane::Bf16x2 && (k % 2 != 0 || !is_float(part.dtype())) {
+                    let what = format!("a {k} x {n} constant of {} can't be packed in pairs", part.dtype());
+                    return Err(Diag::new(what).note("pairs need floats and an even number of rows"));
+                }
+                let rows = k / lane.elements();
+                let bytes = n.div_ceil(PANEL).checked_mul(PANEL * 4).and_then(|r| r.checked_mul(rows));
                 let bytes = bytes.ok_or_else(|| Diag::new(format!("a {k} x {n} constant is too large")))?;
                 total = total.saturating_add(bytes as u64);
             }
@@ -41,18 +53,34 @@ pub fn write_packed(c: &ConstData, out: &mut dyn Write) -> io::Result<()> {
         let t = part.tensor().map_err(io::Error::other)?;
         match c.layout {
             ConstLayout::Plain => out.write_all(t.bytes()),
-            ConstLayout::Packed { trans } => {
-                let (k, n) = matrix(part, trans).map_err(io::Error::other)?;
-                write_panels(t, [k, n], trans, out)
+            ConstLayout::Rounded => {
+                let round = rounder(t.dtype());
+                // In pieces, so that a table is never in memory twice.
+                t.bytes().chunks(ROUNDED_BYTES).try_for_each(|piece| {
+                    out.write_all(&piece.chunks_exact(t.dtype().size()).flat_map(round).collect::<Vec<u8>>())
+                })
+            }
+            ConstLayout::Packed { trans, lane } => {
+                let size = matrix(part, trans).map_err(io::Error::other)?;
+                match lane {
+                    Lane::One => write_panels(t, size, trans, widener(t.dtype()), out),
+                    Lane::Bf16x2 => write_panels(t, size, trans, rounder(t.dtype()), out),
+                }
             }
         }
     })
 }
 
-fn write_panels(t: &Tensor, [k, n]: [usize; 2], trans: bool, out: &mut dyn Write) -> io::Result<()> {
-    let (src, size) = (t.bytes(), t.dtype().size());
-    let widen = widener(t.dtype());
-    let mut panel = vec![0u8; k * PANEL * 4];
+/// Writes the panels of a matrix; `lane` makes of an element its part of a lane, of which there are 4 bytes.
+fn write_panels<const BYTES: usize>(
+    t: &Tensor,
+    (k, n): (usize, usize),
+    trans: bool,
+    lane: fn(&[u8]) -> [u8; BYTES],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let (src, size, group) = (t.bytes(), t.dtype().size(), 4 / BYTES);
+    let mut panel = vec![0u8; k / group * PANEL * 4];
     for first in (0..n).step_by(PANEL) {
         let width = PANEL.min(n - first);
         if width < PANEL {
@@ -63,20 +91,20 @@ fn write_panels(t: &Tensor, [k, n]: [usize; 2], trans: bool, out: &mut dyn Write
             for j in 0..width {
                 let row = &src[(first + j) * k * size..(first + j + 1) * k * size];
                 for (i, e) in row.chunks_exact(size).enumerate() {
-                    let at = (i * PANEL + j) * 4;
-                    panel[at..at + 4].copy_from_slice(&widen(e));
+                    let at = (i / group * PANEL + j) * 4 + i % group * BYTES;
+                    panel[at..at + BYTES].copy_from_slice(&lane(e));
                 }
             }
         } else {
-            for (i, dst) in panel.chunks_exact_mut(PANEL * 4).enumerate() {
+            for i in 0..k {
                 let at = (i * n + first) * size;
-                let row = &src[at..at + width * size];
-                if size == 4 {
+                let (row, dst) = (&src[at..at + width * size], &mut panel[i / group * PANEL * 4..][..PANEL * 4]);
+                if size == 4 && BYTES == 4 {
                     dst[..row.len()].copy_from_slice(row);
                     continue;
                 }
                 for (e, d) in row.chunks_exact(size).zip(dst.chunks_exact_mut(4)) {
-                    d.copy_from_slice(&widen(e));
+                    d[i % group * BYTES..][..BYTES].copy_from_slice(&lane(e));
                 }
             }
         }
@@ -95,6 +123,22 @@ pub(crate) fn matrix(t: &Part, trans: bool) -> Result<(usize, usize), Diag> {
         [n, k] if trans => Ok((k, n)),
         [k, n] => Ok((k, n)),
         _ => Err(Diag::new(format!("a constant of rank {} can't be packed: not a matrix", t.shape().len()))),
+    }
+}
+
+fn is_float(d: DType) -> bool {
+    matches!(d, DType::F32 | DType::F16 | DType::BF16)
+}
+
+/// Bytes of a table that are rounded at a time.
+const ROUNDED_BYTES: usize = 1 << 20;
+
+/// Rounds one little-endian float to bf16.
+fn rounder(d: DType) -> fn(&[u8]) -> [u8; 2] {
+    match d {
+        DType::F16 => |e| bf16::from_f32(f16::from_le_bytes([e[0], e[1]]).to_f32()).to_le_bytes(),
+        DType::BF16 => |e| [e[0], e[1]],
+        _ => |e| bf16::from_f32(f32::from_le_bytes([e[0], e[1], e[2], e[3]])).to_le_bytes(),
     }
 }
 
@@ -136,7 +180,7 @@ mod tests {
                 let plain = Tensor::from_scalars(dtype, vec![k, n], kn);
                 let trans = Tensor::from_scalars(dtype, vec![n, k], nk);
                 let packed = |tensor, trans| {
-                    pack(&ConstData { parts: vec![Part::Tensor(tensor)], layout: ConstLayout::Packed { trans } })
+                    pack(&ConstData { parts: vec![Part::Tensor(tensor)], layout: ConstLayout::Packed { trans, lane: Lane::One } })
                 };
                 assert_eq!(packed(plain, false), want, "{dtype} {k} x {n}");
                 assert_eq!(packed(trans, true), want, "{dtype} {k} x {n} transposed");
@@ -149,7 +193,7 @@ mod tests {
         let part = |n: usize, from: usize| {
             Part::from(Tensor::from_f32(vec![2, n], &(from..from + 2 * n).map(|x| x as f32).collect::<Vec<_>>()))
         };
-        let layout = ConstLayout::Packed { trans: false };
+        let layout = ConstLayout::Packed { trans: false, lane: Lane::One };
         let both = pack(&ConstData { parts: vec![part(32, 0), part(5, 100)], layout });
         let one = |p| pack(&ConstData { parts: vec![p], layout });
         assert_eq!(both, [one(part(32, 0)), one(part(5, 100))].concat());
@@ -158,8 +202,50 @@ mod tests {
     }
 
     #[test]
+    fn lanes_hold_pairs_of_rows() {
+        for (n, trans) in [(1usize, false), (17, false), (40, true)] {
+            let k = 6;
+            // 8 significant bits: exact in bf16.
+            let at = |i: usize, j: usize| (i * 40 + j) as f32;
+            let flat = (0..k * n).map(|x| if trans { at(x % k, x / k) } else { at(x / n, x % n) }).collect::<Vec<_>>();
+            let shape = if trans { vec![n, k] } else { vec![k, n] };
+            let layout = ConstLayout::Packed { trans, lane: Lane::Bf16x2 };
+            let c = ConstData { parts: vec![Tensor::from_f32(shape, &flat).into()], layout };
+            let mut out = Vec::new();
+            write_packed(&c, &mut out).unwrap();
+            assert_eq!(out.len() as u64, packed_size(&c).unwrap());
+            let got: Vec<f32> = out.chunks_exact(2).map(|b| bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect();
+            let mut want = vec![0f32; n.div_ceil(16) * k * 16];
+            for i in 0..k {
+                for j in 0..n {
+                    want[((j / 16 * (k / 2) + i / 2) * 16 + j % 16) * 2 + i % 2] = at(i, j);
+                }
+            }
+            assert_eq!(got, want, "{n} {trans}");
+        }
+        let odd = Tensor::from_f32(vec![3, 1], &[0.0; 3]);
+        let layout = ConstLayout::Packed { trans: false, lane: Lane::Bf16x2 };
+        let e = packed_size(&ConstData { parts: vec![odd.into()], layout }).unwrap_err();
+        assert!(e.message.contains("in pairs"), "{e}");
+    }
+
+    #[test]
+    fn tables_are_rounded() {
+        let table = Tensor::from_f32(vec![3], &[1.0, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0]);
+        let c = ConstData { parts: vec![table.into()], layout: ConstLayout::Rounded };
+        let mut out = Vec::new();
+        write_packed(&c, &mut out).unwrap();
+        assert_eq!(out.len() as u64, packed_size(&c).unwrap());
+        // Ties go to the even one.
+        let want = [1.0, 1.0, 1.0 + 4.0 / 256.0].map(|x| bf16::from_f32(x).to_le_bytes());
+        assert_eq!(out, want.as_flattened());
+        let ints = ConstData { parts: vec![Tensor::from_i64(vec![1], &[1]).into()], layout: ConstLayout::Rounded };
+        assert!(packed_size(&ints).is_err());
+    }
+
+    #[test]
     fn what_is_no_matrix_is_an_error() {
-        let c = |tensor| ConstData { parts: vec![Part::Tensor(tensor)], layout: ConstLayout::Packed { trans: false } };
+        let c = |tensor| ConstData { parts: vec![Part::Tensor(tensor)], layout: ConstLayout::Packed { trans: false, lane: Lane::One } };
         assert!(packed_size(&c(Tensor::from_f32(vec![4], &[0.0; 4]))).unwrap_err().message.contains("rank 1"));
         assert!(packed_size(&c(Tensor::from_i64(vec![2, 2], &[0; 4]))).unwrap_err().message.contains("i64"));
     }

@@ -259,10 +259,33 @@ impl From<Tensor> for Part {
 pub enum ConstLayout {
     /// Row-major, as it is.
     Plain,
-    /// A [K, N] matrix (with `trans` stored as [N, K]) of floats widened to f32, or of i32, packed as
-    /// `[ceil(N/16)][K][16]`, zero-padded.
+    /// Row-major, one tensor of floats rounded to bf16.
+    Rounded,
+    /// A [K, N] matrix (with `trans` stored as [N, K]) packed as `[ceil(N/16)][K/g][16][g]` with g elements of
+    /// neighbouring rows in a lane, zero-padded.
     Packed {
         /// The source is [N, K].
         trans: bool,
+        /// What a lane holds.
+        lane: Lane,
     },
+}
+
+/// What 32 bits of a packed matrix hold.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Lane {
+    /// One element (g = 1): an i32, or a float widened to f32.
+    One,
+    /// Two bf16 (g = 2), that floats are rounded to. K is even.
+    Bf16x2,
+}
+
+impl Lane {
+    /// Elements of a lane, g.
+    pub fn elements(self) -> usize {
+        match self {
+            Lane::One => 1,
+            Lane::Bf16x2 => 2,
+        }
+    }
 }

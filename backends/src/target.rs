@@ -14,8 +14,10 @@ use target_lexicon::{Architecture, OperatingSystem, Triple};
 pub struct X86Feature {
     /// Name, for example `avx2`; Cranelift's setting is `has_` before it.
     pub name: &'static str,
-    /// CPUID leaf (EAX); its subleaf (ECX) is 0.
+    /// CPUID leaf (EAX).
     pub leaf: u32,
+    /// Its subleaf (ECX).
+    pub subleaf: u32,
     /// Which of EAX, EBX, ECX, EDX (0 to 3) has the bit.
     pub register: u8,
     /// The bit.
@@ -30,7 +32,7 @@ const YMM: u32 = 0b110;
 const ZMM: u32 = 0b1110_0110;
 
 const fn feature(name: &'static str, leaf: u32, register: u8, bit: u8, xcr0: u32) -> X86Feature {
-    X86Feature { name, leaf, register, bit, xcr0 }
+    X86Feature { name, leaf, subleaf: 0, register, bit, xcr0 }
 }
 
 /// Every feature that emitted code may use, from the Intel SDM, volume 2, CPUID. `lzcnt` is from AMD's volume 3.
@@ -54,13 +56,15 @@ pub const X86_FEATURES: &[X86Feature] = &[
     feature("avx512vbmi", 7, 2, 1, ZMM),
     feature("avx512vnni", 7, 2, 11, ZMM),
     feature("avx512bitalg", 7, 2, 12, ZMM),
+    X86Feature { subleaf: 1, ..feature("avx512bf16", 7, 0, 5, ZMM) },
 ];
 
 /// How many of [`X86_FEATURES`] the psABI's levels v2, v3 and v4 have, and a CPU with all.
 const V2: usize = 5;
 const V3: usize = 12;
 const V4: usize = 16;
-const ALL: usize = 19;
+const ICELAKE: usize = 19;
+const ALL: usize = 20;
 
 /// CPUs of x86-64 by the number of features, a prefix of [`X86_FEATURES`].
 const X86_CPUS: &[(&str, usize)] = &[
@@ -83,7 +87,7 @@ const X86_CPUS: &[(&str, usize)] = &[
     ("x86-64-v4", V4),
     ("skylake-avx512", V4),
     ("cascadelake", V4),
-    ("icelake-server", ALL),
+    ("icelake-server", ICELAKE),
     ("sapphirerapids", ALL),
     ("graniterapids", ALL),
     ("znver4", ALL),
@@ -174,7 +178,7 @@ impl Target {
         }
         let mut b = isa::lookup(self.triple.clone()).map_err(|e| refuse(&e))?;
         // Cranelift emits nothing of these and has no flags for them.
-        for f in self.features.iter().filter(|f| !["avx512bw", "f16c"].contains(f)) {
+        for f in self.features.iter().filter(|f| !["avx512bw", "f16c", "avx512bf16"].contains(f)) {
             b.enable(&format!("has_{f}")).map_err(|e| refuse(&e))?;
         }
         b.finish(settings::Flags::new(shared)).map_err(|e| refuse(&e))
@@ -340,6 +344,7 @@ fn host_x86_features() -> Vec<&'static str> {
         "avx512vbmi" => is_x86_feature_detected!("avx512vbmi"),
         "avx512vnni" => is_x86_feature_detected!("avx512vnni"),
         "avx512bitalg" => is_x86_feature_detected!("avx512bitalg"),
+        "avx512bf16" => is_x86_feature_detected!("avx512bf16"),
         _ => false,
     };
     X86_FEATURES.iter().map(|f| f.name).filter(|n| has(n)).collect()

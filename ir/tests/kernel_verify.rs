@@ -1,6 +1,6 @@
 //! The kernel verifier: every invariant of its header, broken once.
 
-use bertc_ir::kernel::{Bin, Block, Elem, Inst, Kernel, Param, Place, Reg, RegType, Un, parse, verify};
+use bertc_ir::kernel::{Bin, Block, DotKind, Elem, Inst, Kernel, Param, Place, Reg, RegType, Un, parse, verify};
 use bertc_ir::{CmpOp, DType};
 
 const GOOD: &str = "
@@ -184,6 +184,12 @@ fn types_of_plain_instructions() {
     assert_eq!(bin(Bin::Add, 0, 2, "f32"), refused("an operand is f64, expected f32"));
     let fma = |a: usize, to| typed(move |r, dst| Inst::Fma { dst, a: r[a], b: r[a], c: r[a] }, ty(to));
     assert_eq!((fma(1, "f32x4"), fma(3, "i32")), (None, refused("no fma of i32")));
+    let dot = |a: usize, c: usize, to| {
+        typed(move |r, dst| Inst::Dot { dst, kind: DotKind::Bf16, a: r[a], b: r[a], c: r[c] }, ty(to))
+    };
+    assert_eq!((dot(4, 1, "f32x4"), dot(3, 0, "f32")), (None, refused("no dot products in f32")));
+    assert_eq!(dot(1, 1, "f32x4"), refused("an operand is f32x4, expected i32x4"));
+    assert_eq!(dot(4, 4, "f32x4"), refused("an operand is i32x4, expected f32x4"));
     let cmp = |op, unsigned, a: usize, b: usize, to| {
         typed(move |r, dst| Inst::Cmp { dst, op, unsigned, a: r[a], b: r[b] }, ty(to))
     };

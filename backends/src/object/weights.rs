@@ -151,7 +151,7 @@ mod tests {
         };
         let packed = |v: &[f32]| ConstData {
             parts: vec![Tensor::from_f32(vec![1, v.len()], v).into()],
-            layout: ConstLayout::Packed { trans: false },
+            layout: ConstLayout::Packed { trans: false, lane: crate::plan::Lane::One },
         };
         let program = Program {
             name: "m".into(),

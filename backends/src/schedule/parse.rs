@@ -7,8 +7,9 @@ use bertc_ir::kernel::{self, Kernel};
 use bertc_ir::text::{Constant, Reader};
 use bertc_ir::{DType, Diag, Dim, Loc, Tensor, TensorType};
 
+use super::print::rounded_type;
 use super::verify::{Place, violations};
-use crate::plan::{Arg, Buffer, Chunk, ConstData, ConstLayout, Part, PortSpec, Program, Slot, Step};
+use crate::plan::{Arg, Buffer, Chunk, ConstData, ConstLayout, Lane, Part, PortSpec, Program, Slot, Step};
 
 /// Errors after which parsing ends.
 const MAX_ERRORS: usize = 100;
@@ -222,7 +223,11 @@ impl<'a> Parser<'a> {
         self.consts.push(self.reader.span(start));
         self.reader.expect(":")?;
         let at = self.reader.start();
-        let read = if self.reader.is_word("tensor") { self.plain()? } else { self.packed(at)? };
+        let read = match () {
+            () if self.reader.is_word("tensor") => self.plain()?,
+            () if self.reader.is_word("rounded") => self.rounded(at)?,
+            () => self.packed(at)?,
+        };
         if let Some(last) = self.program.consts.last_mut() {
             *last = read;
         }
@@ -238,35 +243,44 @@ impl<'a> Parser<'a> {
         Ok(ConstData { parts: vec![part(self.reader.constant(Some(&ty))?)], layout: ConstLayout::Plain })
     }
 
+    /// A tensor rounded to bf16; its type is at byte `at`.
+    fn rounded(&mut self, at: usize) -> Parsed<ConstData> {
+        self.reader.expect_word("rounded")?;
+        self.reader.expect("<")?;
+        let mut shape = Vec::new();
+        while !self.reader.eat_word("bf16") {
+            shape.push(self.reader.index()?);
+            self.reader.expect_word("x")?;
+        }
+        self.reader.expect(">")?;
+        let loc = self.reader.span(at);
+        self.reader.expect("=")?;
+        let parts = vec![part(self.reader.constant(None)?)];
+        checked(ConstData { parts, layout: ConstLayout::Rounded }, &rounded_type(&shape), loc)
+    }
+
     /// A constant in a layout of its own; its type is at byte `at`.
     fn packed(&mut self, at: usize) -> Parsed<ConstData> {
         if !self.reader.eat_word("packed") {
-            return Err(self.reader.expected("a type: 'tensor<…>' or 'packed<…>'"));
+            return Err(self.reader.expected("a type: 'tensor<…>', 'rounded<…>' or 'packed<…>'"));
         }
         self.reader.expect("<")?;
         let k = self.reader.index()?;
         self.reader.expect_word("x")?;
         let n = self.reader.index()?;
         self.reader.expect_word("x")?;
-        let elem = [DType::F32, DType::I32].into_iter().find(|d| self.reader.eat_word(d.name()));
-        let elem = elem.ok_or_else(|| self.reader.expected("'f32' or 'i32'"))?;
+        let elem = [DType::F32, DType::I32, DType::BF16].into_iter().find(|d| self.reader.eat_word(d.name()));
+        let elem = elem.ok_or_else(|| self.reader.expected("'f32', 'i32' or 'bf16'"))?;
+        let lane = if elem == DType::BF16 { Lane::Bf16x2 } else { Lane::One };
         self.reader.expect(">")?;
         let loc = self.reader.span(at);
         self.reader.expect("=")?;
-        let layout = ConstLayout::Packed { trans: self.reader.eat_word("transpose") };
+        let layout = ConstLayout::Packed { trans: self.reader.eat_word("transpose"), lane };
         let mut parts = vec![part(self.reader.constant(None)?)];
         while self.reader.eat(",") {
             parts.push(part(self.reader.constant(None)?));
         }
-        let c = ConstData { parts, layout };
-        let written = format!("packed<{k} x {n} x {elem}>");
-        match c.layout_type() {
-            Some(real) if real != written => {
-                Err(Diag::new(format!("the type is {written}, the sources make {real}")).at(loc))
-            }
-            // What is wrong with the sources, if so, the verifier finds.
-            _ => Ok(c),
-        }
+        checked(ConstData { parts, layout }, &format!("packed<{k} x {n} x {elem}>"), loc)
     }
 
     /// Bytes between angle brackets.
@@ -404,6 +418,17 @@ impl<'a> Parser<'a> {
             Entity::Buffer(n) => Arg::Buffer(n),
             Entity::Slot(_) => return Err(e),
         })
+    }
+}
+
+/// `c`, if its layout's type is the one that was written.
+fn checked(c: ConstData, written: &str, loc: Loc) -> Parsed<ConstData> {
+    match c.layout_type() {
+        Some(real) if real != written => {
+            Err(Diag::new(format!("the type is {written}, the sources make {real}")).at(loc))
+        }
+        // What is wrong with the sources, if so, the verifier finds.
+        _ => Ok(c),
     }
 }
 

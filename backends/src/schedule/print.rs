@@ -7,7 +7,7 @@ use bertc_ir::text::{PrintOptions, name, print_constant, quote};
 use bertc_ir::{DType, Dim, TensorType};
 
 use crate::pack::matrix;
-use crate::plan::{Arg, Chunk, ConstData, ConstLayout, Part, PortSpec, Program, Step};
+use crate::plan::{Arg, Chunk, ConstData, ConstLayout, Lane, Part, PortSpec, Program, Step};
 
 impl Program {
     /// The text of the whole program. Constants above 16 elements are references.
@@ -34,11 +34,16 @@ impl ConstData {
     pub(super) fn layout_type(&self) -> Option<String> {
         match (self.layout, &self.parts[..]) {
             (ConstLayout::Plain, [part]) => Some(tensor_type(part)),
-            (ConstLayout::Plain, _) => None,
-            (ConstLayout::Packed { trans }, parts) => {
+            (ConstLayout::Rounded, [part]) => Some(rounded_type(part.shape())),
+            (ConstLayout::Plain | ConstLayout::Rounded, _) => None,
+            (ConstLayout::Packed { trans, lane }, parts) => {
                 let sizes: Vec<(usize, usize)> = parts.iter().map(|p| matrix(p, trans).ok()).collect::<Option<_>>()?;
                 let n = sizes.iter().try_fold(0usize, |n, s| n.checked_add(s.1))?;
-                let elem = if parts[0].dtype() == DType::I32 { DType::I32 } else { DType::F32 };
+                let elem = match lane {
+                    Lane::Bf16x2 => DType::BF16,
+                    Lane::One if parts[0].dtype() == DType::I32 => DType::I32,
+                    Lane::One => DType::F32,
+                };
                 Some(format!("packed<{} x {n} x {elem}>", sizes.first()?.0))
             }
         }
@@ -46,8 +51,16 @@ impl ConstData {
 }
 
 fn tensor_type(p: &Part) -> String {
-    let dims = p.shape().iter().map(|d| format!("{d} x "));
-    format!("tensor<{}{}>", dims.collect::<String>(), p.dtype())
+    format!("tensor<{}{}>", dims(p.shape()), p.dtype())
+}
+
+/// The type of a tensor rounded to bf16.
+pub(super) fn rounded_type(shape: &[usize]) -> String {
+    format!("rounded<{}bf16>", dims(shape))
+}
+
+fn dims(shape: &[usize]) -> String {
+    shape.iter().map(|d| format!("{d} x ")).collect()
 }
 
 /// The elements, or what stands for them.
@@ -163,7 +176,7 @@ impl<'a> Printer<'a> {
     fn constant(&mut self, i: usize, c: &ConstData) -> fmt::Result {
         let (id, ty) = (self.numbered('c', i), c.layout_type().unwrap_or_else(|| "invalid".into()));
         write!(self.out, "  const {id} : {ty} = ")?;
-        if c.layout == (ConstLayout::Packed { trans: true }) {
+        if let ConstLayout::Packed { trans: true, .. } = c.layout {
             self.out.push_str("transpose ");
         }
         for (i, part) in c.parts.iter().enumerate() {

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::parse;
 use crate::arena;
-use crate::plan::{Arg, Chunk, ConstData, ConstLayout, Part, PortSpec, Program, Step};
+use crate::plan::{Arg, Chunk, ConstData, ConstLayout, Lane, Part, PortSpec, Program, Step};
 
 const PAGE: &str = include_str!("../../../docs/scheduled-ir.md");
 
@@ -55,7 +55,9 @@ impl Choices<'_> {
     fn constant(&mut self) -> ConstData {
         if self.flag() {
             let (dtype, shape) = (self.of(&DType::ALL), self.of(&[vec![], vec![3], vec![5, 9], vec![0, 2]]));
-            return ConstData { parts: vec![self.tensor(dtype, shape).into()], layout: ConstLayout::Plain };
+            let rounds = matches!(dtype, DType::F32 | DType::F16 | DType::BF16) && self.flag();
+            let layout = if rounds { ConstLayout::Rounded } else { ConstLayout::Plain };
+            return ConstData { parts: vec![self.tensor(dtype, shape).into()], layout };
         }
         let (trans, k) = (self.flag(), 1 + self.below(4));
         let dtype = self.of(&[DType::F32, DType::F16, DType::BF16, DType::I32]);
@@ -63,7 +65,9 @@ impl Choices<'_> {
         columns.push(1 + self.below(33));
         let shape = |n| if trans { vec![n, k] } else { vec![k, n] };
         let parts = columns.into_iter().map(|n| self.tensor(dtype, shape(n)).into()).collect();
-        ConstData { parts, layout: ConstLayout::Packed { trans } }
+        let pairs = dtype != DType::I32 && k % 2 == 0 && self.flag();
+        let lane = if pairs { Lane::Bf16x2 } else { Lane::One };
+        ConstData { parts, layout: ConstLayout::Packed { trans, lane } }
     }
 
     fn kernel(&mut self, i: usize) -> Kernel {
@@ -298,7 +302,7 @@ program @p(%x: tensor<n x f32>) -> (%y: tensor<n x f32>) {
     let found: Vec<(usize, &str)> = found.iter().map(|(l, m)| (*l, m.as_str())).collect();
     let want = [
         (5, "the type is packed<2 x 3 x f32>, the sources make packed<2 x 4 x f32>"),
-        (6, "expected 'f32' or 'i32', got 'f64'"),
+        (6, "expected 'f32', 'i32' or 'bf16', got 'f64'"),
         (7, "dim 'm' is not declared"),
         (8, "'%s' is defined twice"),
         (9, "expected a slot, got '%x'"),

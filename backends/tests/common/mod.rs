@@ -1,6 +1,6 @@
 //! A program of three kernels: a gather that can fail, a projection by a packed constant, and an addition.
 
-use bertc_backends::plan::{Arg, Buffer, ConstData, ConstLayout, PortSpec, Program, Slot, Step};
+use bertc_backends::plan::{Arg, Buffer, ConstData, ConstLayout, Lane, PortSpec, Program, Slot, Step};
 use bertc_backends::target::Target;
 use bertc_ir::kernel::{Bin, Elem, Kernel, KernelBuilder, Reg, RegType};
 use bertc_ir::{CmpOp, DType, Dim, Symbols, Tensor, TensorType};
@@ -128,7 +128,7 @@ pub fn program(name: &str) -> Program {
         ConstData { parts: vec![Tensor::from_f32(vec![ROWS, K], &table).into()], layout: ConstLayout::Plain },
         ConstData {
             parts: vec![Tensor::from_f32(vec![K, N], &matrix).into()],
-            layout: ConstLayout::Packed { trans: false },
+            layout: ConstLayout::Packed { trans: false, lane: Lane::One },
         },
     ];
     let bytes = |per_row: usize| rows.mul(&Dim::constant(4 * per_row as i64)).unwrap();

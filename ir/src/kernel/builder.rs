@@ -1,6 +1,6 @@
 //! Builds kernels. Misuse (wrong register types) is a bug of a template and panics with the kernel's name.
 
-use super::{Bin, Block, Elem, Inst, Kernel, Param, Place, Reg, RegType, Un};
+use super::{Bin, Block, DotKind, Elem, Inst, Kernel, Param, Place, Reg, RegType, Un};
 use crate::op::CmpOp;
 use crate::types::DType;
 
@@ -203,6 +203,14 @@ impl KernelBuilder {
         let ty = self.same(b, c);
         let dst = self.reg(ty);
         self.push(Inst::Fma { dst, a, b, c });
+        dst
+    }
+
+    /// c plus the dot products of the lanes of a and b.
+    pub fn dot(&mut self, kind: DotKind, a: Reg, b: Reg, c: Reg) -> Reg {
+        self.same(a, b);
+        let dst = self.reg(self.ty(c));
+        self.push(Inst::Dot { dst, kind, a, b, c });
         dst
     }
 

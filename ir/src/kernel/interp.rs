@@ -5,9 +5,9 @@
 
 use std::ops::Range;
 
-use super::lane::{bin, cmp, convert, fma, load, store, un};
+use super::lane::{bin, cmp, convert, dot_bf16, fma, load, store, un};
 use super::verify::verify;
-use super::{Block, Elem, Inst, Kernel, Param, Place, Reg};
+use super::{Block, DotKind, Elem, Inst, Kernel, Param, Place, Reg};
 use crate::types::DType;
 
 /// The buffers that pointers point into. Several arguments may name the same buffer.
@@ -255,6 +255,9 @@ impl Machine<'_> {
             Inst::Fma { dst, a, b, c } => {
                 let e = self.elem(*a);
                 self.map(*dst, |m, l| fma(e, m.get(*a, l), m.get(*b, l), m.get(*c, l)));
+            }
+            Inst::Dot { dst, kind: DotKind::Bf16, a, b, c } => {
+                self.map(*dst, |m, l| dot_bf16(m.get(*a, l), m.get(*b, l), m.get(*c, l)));
             }
             Inst::Cmp { dst, op, unsigned, a, b } => {
                 let e = self.elem(*a);

@@ -177,6 +177,12 @@ pub(super) fn fma(e: Elem, a: u64, b: u64, c: u64) -> u64 {
     }
 }
 
+/// c plus the products of the two bf16 in a and b, each rounded once with its sum, the high ones first.
+pub(super) fn dot_bf16(a: u64, b: u64, c: u64) -> u64 {
+    let (high, low) = (|x: u64| x & 0xffff_0000, |x: u64| x << 16 & 0xffff_0000);
+    fma(Elem::F32, low(a), low(b), fma(Elem::F32, high(a), high(b), c))
+}
+
 pub(super) fn cmp(op: CmpOp, e: Elem, unsigned: bool, a: u64, b: u64) -> bool {
     fn by<T: PartialOrd + Copy>(op: CmpOp, a: T, b: T) -> bool {
         match op {

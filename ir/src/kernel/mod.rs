@@ -173,6 +173,25 @@ pub enum Bin {
     ShrU,
 }
 
+/// What the lanes of a [`Inst::Dot`]'s factors hold.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DotKind {
+    /// Two bf16 each, the first in the low half.
+    Bf16,
+}
+
+impl DotKind {
+    /// Every kind.
+    pub const ALL: [DotKind; 1] = [DotKind::Bf16];
+
+    /// The name in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            DotKind::Bf16 => "bf16",
+        }
+    }
+}
+
 /// Where a load or store goes: `ptr[index + offset]`, or from `base` on instead of the pointer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Place {
@@ -244,6 +263,20 @@ pub enum Inst {
         /// Factor.
         b: Reg,
         /// Addend.
+        c: Reg,
+    },
+    /// c plus the dot product of the small vectors in each lane of a and b. Which sum is rounded first, and how often, is
+    /// the target's choice, and so is whether denormals count as 0.
+    Dot {
+        /// Result: f32, a vector.
+        dst: Reg,
+        /// What the lanes hold.
+        kind: DotKind,
+        /// Factors, i32.
+        a: Reg,
+        /// Factors, i32.
+        b: Reg,
+        /// Addend, f32.
         c: Reg,
     },
     /// Comparison; the result is a mask with the operands' lanes. NaN compares false, except `ne`. `unsigned` is for

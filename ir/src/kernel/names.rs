@@ -120,7 +120,7 @@ macro_rules! operands {
             | Inst::Extract { a, .. }
             | Inst::Reduce { a, .. } => [a].into_iter().for_each($f),
             Inst::Bin { a, b, .. } | Inst::Cmp { a, b, .. } => [a, b].into_iter().for_each($f),
-            Inst::Fma { a, b, c, .. } => [a, b, c].into_iter().for_each($f),
+            Inst::Fma { a, b, c, .. } | Inst::Dot { a, b, c, .. } => [a, b, c].into_iter().for_each($f),
             Inst::Select { m, a, b, .. } => [m, a, b].into_iter().for_each($f),
             Inst::Address { index, .. } => [index].into_iter().for_each($f),
             Inst::Load { at: Place { base, index, active, .. }, .. } => {
@@ -144,6 +144,7 @@ macro_rules! results {
             | Inst::Un { dst, .. }
             | Inst::Bin { dst, .. }
             | Inst::Fma { dst, .. }
+            | Inst::Dot { dst, .. }
             | Inst::Cmp { dst, .. }
             | Inst::Select { dst, .. }
             | Inst::Convert { dst, .. }
@@ -167,6 +168,7 @@ impl Inst {
             Inst::Un { op, .. } => op.name(),
             Inst::Bin { op, .. } => op.name(),
             Inst::Fma { .. } => "fma",
+            Inst::Dot { .. } => "dot",
             Inst::Cmp { .. } => "cmp",
             Inst::Select { .. } => "select",
             Inst::Convert { .. } => "convert",

@@ -164,6 +164,7 @@ impl Printer<'_> {
             Inst::Fail => return Ok(()),
             Inst::ConstF { value, .. } => write!(self.out, " {}", float(*value))?,
             Inst::ConstI { value, .. } => write!(self.out, " {value}")?,
+            Inst::Dot { kind, .. } => write!(self.out, " {} {operands}", kind.name())?,
             Inst::Cmp { op, unsigned, .. } => {
                 let unsigned = if *unsigned { "unsigned " } else { "" };
                 write!(self.out, " {unsigned}{} {operands}", op.name())?;

@@ -346,6 +346,11 @@ fn typing(inst: &Inst, d: RegType, t: &[RegType]) -> Result<(), String> {
             check(float, &|| format!("no fma of {d}"))?;
             all(d, t)
         }
+        Inst::Dot { .. } => {
+            check(d.elem == Elem::F32 && d.lanes > 1, &|| format!("no dot products in {d}"))?;
+            all(RegType::vector(Elem::I32, d.lanes), &t[..2])?;
+            all(d, &t[2..])
+        }
         Inst::Cmp { op, unsigned, .. } => {
             let x = t[0];
             all(x, t)?;

@@ -190,11 +190,32 @@ impl Emitter<'_> {
             return Err(self.error("fma of integers"));
         }
         let (a, b, c) = (self.get(a)?, self.get(b)?, self.get(c)?);
+        Ok(self.multiply_add(a, b, c))
+    }
+
+    fn multiply_add(&mut self, a: Value, b: Value, c: Value) -> Value {
         if self.fma {
-            return Ok(self.b.ins().fma(a, b, c));
+            return self.b.ins().fma(a, b, c);
         }
         let product = self.b.ins().fmul(a, b);
-        Ok(self.b.ins().fadd(product, c))
+        self.b.ins().fadd(product, c)
+    }
+
+    /// bf16 widened, the high halves first. What a lane holds is widened once for all its users: Cranelift sees to that.
+    pub(super) fn dot_bf16(&mut self, a: Reg, b: Reg, c: Reg) -> Result<Value, Diag> {
+        let (ints, floats) = (Self::clif_type(self.ty(a)), Self::clif_type(self.ty(c)));
+        let high = self.b.ins().iconst(types::I32, 0xffff_0000);
+        let high = self.b.ins().splat(ints, high);
+        let mut sum = self.get(c)?;
+        let factors = [self.get(a)?, self.get(b)?];
+        for low in [false, true] {
+            let [a, b] = factors.map(|x| {
+                let x = if low { self.b.ins().ishl_imm(x, 16) } else { self.b.ins().band(x, high) };
+                self.cast(floats, x)
+            });
+            sum = self.multiply_add(a, b, sum);
+        }
+        Ok(sum)
     }
 
     pub(super) fn cmp(&mut self, op: CmpOp, unsigned: bool, a: Reg, b: Reg) -> Result<Value, Diag> {

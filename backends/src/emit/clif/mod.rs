@@ -10,7 +10,7 @@ mod memory;
 mod round;
 
 use bertc_ir::Diag;
-use bertc_ir::kernel::{Block, Elem, Inst, Kernel, Param, Reg, RegType};
+use bertc_ir::kernel::{Block, DotKind, Elem, Inst, Kernel, Param, Reg, RegType};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
@@ -231,6 +231,7 @@ impl Emitter<'_> {
             Inst::Un { dst, op, a } => (dst, self.un(*op, *a)?),
             Inst::Bin { dst, op, a, b } => (dst, self.bin(*dst, *op, *a, *b)?),
             Inst::Fma { dst, a, b, c } => (dst, self.fma(*a, *b, *c)?),
+            Inst::Dot { dst, kind: DotKind::Bf16, a, b, c } => (dst, self.dot_bf16(*a, *b, *c)?),
             Inst::Cmp { dst, op, unsigned, a, b } => (dst, self.cmp(*op, *unsigned, *a, *b)?),
             Inst::Select { dst, m, a, b } => {
                 let (m, a, b) = (self.get(*m)?, self.get(*a)?, self.get(*b)?);

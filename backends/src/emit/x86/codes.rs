@@ -331,6 +331,27 @@ pub(super) const FROM_HALF: [Code; 3] = [
     Code::EVEX_Vcvtph2ps_zmm_k1z_ymmm256_sae,
 ];
 
+/// Sums of two products of bf16.
+pub(super) const DOT_BF16: [Code; 3] = [
+    Code::EVEX_Vdpbf16ps_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vdpbf16ps_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vdpbf16ps_zmm_k1z_zmm_zmmm512b32,
+];
+
+/// Floats to bf16, in a register of half the size.
+pub(super) const TO_BF16: [Code; 3] = [
+    Code::EVEX_Vcvtneps2bf16_xmm_k1z_xmmm128b32,
+    Code::EVEX_Vcvtneps2bf16_xmm_k1z_ymmm256b32,
+    Code::EVEX_Vcvtneps2bf16_ymm_k1z_zmmm512b32,
+];
+
+/// Store of 16-bit lanes, by the size of twice the register.
+pub(super) const STORE_WORDS: [Code; 3] = [
+    Code::EVEX_Vmovq_xmmm64_xmm,
+    Code::EVEX_Vmovdqu16_xmmm128_k1z_xmm,
+    Code::EVEX_Vmovdqu16_ymmm256_k1z_ymm,
+];
+
 /// Store of the low bytes.
 pub(super) const STORE8: [Code; 3] =
     [Code::EVEX_Vpmovdb_xmmm32_k1z_xmm, Code::EVEX_Vpmovdb_xmmm64_k1z_ymm, Code::EVEX_Vpmovdb_xmmm128_k1z_zmm];

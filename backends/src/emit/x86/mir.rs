@@ -264,6 +264,8 @@ impl Item {
 #[derive(Default, Debug)]
 pub(super) struct Func {
     pub isa: Isa,
+    /// Whether there are instructions for bf16.
+    pub bf16: bool,
     /// Class of every virtual register.
     pub classes: Vec<Class>,
     pub items: Vec<Item>,

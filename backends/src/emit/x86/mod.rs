@@ -96,7 +96,7 @@ pub fn emit(kernel: &Kernel, target: &Target) -> Result<MachineCode, Diag> {
     if let Err(mut all) = verify(kernel) {
         return Err(all.swap_remove(0));
     }
-    let mut func = select::select(kernel, isa)?;
+    let mut func = select::select(kernel, isa, target.has("avx512bf16"))?;
     func.remove_dead();
     if isa == Isa::Avx2 {
         vex::translate(&mut func).map_err(|e| Diag::new(format!("kernel '{}': {e}", kernel.name)))?;

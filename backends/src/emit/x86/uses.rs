@@ -127,6 +127,7 @@ impl Walk<'_> {
         match user {
             Inst::Bin { a, b, .. } | Inst::Cmp { a, b, .. } => takes.extend([*a, *b]),
             Inst::Fma { a, b, c, .. } => takes.extend([*a, *b, *c]),
+            Inst::Dot { a, b, .. } => takes.extend([*a, *b]),
             Inst::Select { m, a, b, .. } => takes.extend([*m, *a, *b]),
             Inst::Splat { a, .. } => takes.push(*a),
             Inst::If { cond, .. } => takes.push(*cond),
@@ -161,7 +162,7 @@ impl Walk<'_> {
         let t = self.kernel.ty(r);
         let vector_file = !(t.lanes == 1 && matches!(t.elem, Elem::I32 | Elem::I64 | Elem::Mask));
         match user {
-            Inst::Bin { .. } | Inst::Fma { .. } | Inst::Cmp { .. } => vector_file,
+            Inst::Bin { .. } | Inst::Fma { .. } | Inst::Dot { .. } | Inst::Cmp { .. } => vector_file,
             // A scalar comparison is the condition of a choice of integers.
             Inst::Select { m, dst, .. } if *m == r => {
                 t.lanes == 1 && matches!(self.kernel.ty(*dst).elem, Elem::I32 | Elem::I64 | Elem::Mask)

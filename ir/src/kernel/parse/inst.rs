@@ -1,7 +1,7 @@
 //! Reads blocks and instructions.
 
 use super::super::verify::MAX_NESTING;
-use super::super::{Bin, Block, Elem, Inst, Place, Reg, RegType, Un};
+use super::super::{Bin, Block, DotKind, Elem, Inst, Place, Reg, RegType, Un};
 use super::{Entity, I64, Name, Parsed, Parser};
 use crate::diag::{Diag, Loc};
 use crate::op::CmpOp;
@@ -86,6 +86,14 @@ impl<'a> Parser<'a> {
             "fma" | "select" => {
                 let [a, b, c] = self.operands()?;
                 if op == "fma" { Inst::Fma { dst, a, b, c } } else { Inst::Select { dst, m: a, a: b, b: c } }
+            }
+            "dot" => {
+                let word = self.word("what the lanes hold")?;
+                let kind = DotKind::ALL.into_iter().find(|k| k.name() == word).ok_or_else(|| {
+                    self.about_last(format!("no dot product of '{word}'")).note("there is one of bf16")
+                })?;
+                let [a, b, c] = self.operands()?;
+                Inst::Dot { dst, kind, a, b, c }
             }
             "cmp" => {
                 let unsigned = self.eat("unsigned");

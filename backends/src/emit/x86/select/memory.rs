@@ -219,6 +219,12 @@ impl Select<'_> {
             DType::I8 | DType::U8 => self.push(codes::STORE8[i], &ops, k, false, true),
             DType::I16 | DType::U16 => self.push(codes::STORE16[i], &ops, k, false, true),
             DType::F16 => self.push(codes::TO_HALF[i], &[ops[0], ops[1], imm8(0)], k, false, true),
+            // A mask selects lanes of 16 bits, of which 4 are less than a register.
+            DType::BF16 if self.f.bf16 && (i > 0 || k.is_none()) => {
+                let (h, half) = (self.vec(i.saturating_sub(1)), vec_view(i.saturating_sub(1)));
+                self.emit(codes::TO_BF16[i], &[def(h, half), get(x, view)]);
+                self.push(codes::STORE_WORDS[i], &[ops[0], get(h, half)], k, false, true);
+            }
             DType::BF16 => {
                 let h = self.round_to_bf16(i, x);
                 self.push(codes::STORE16[i], &[ops[0], get(h, view)], k, false, true);
@@ -268,8 +274,7 @@ impl Select<'_> {
         }
     }
 
-    /// The bfloat16 nearest to each f32, ties to even, in the low half of its lane; a NaN stays one. Not `vcvtneps2bf16`,
-    /// which takes denormals for zero.
+    /// The bfloat16 nearest to each f32, ties to even, in the low half of its lane; a NaN stays one.
     pub(super) fn round_to_bf16(&mut self, i: usize, x: V) -> V {
         let view = vec_view(i);
         let [cut, odd, up, sum, rounded] = [(); 5].map(|()| self.vec(i));

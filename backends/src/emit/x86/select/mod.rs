@@ -10,7 +10,7 @@ mod narrow;
 mod scalar;
 mod vector;
 
-use bertc_ir::kernel::{Block, Elem, Inst, Kernel, Param, Place, Reg, RegType};
+use bertc_ir::kernel::{Block, DotKind, Elem, Inst, Kernel, Param, Place, Reg, RegType};
 use bertc_ir::{CmpOp, Diag};
 use iced_x86::{Code, OpKind};
 
@@ -19,7 +19,7 @@ use super::mir::{Class, Func, Inst as MInst, Isa, Item, Label, Mem, Opnd, Rm, Ro
 use super::uses::{Uses, analyse};
 
 /// Lowers a verified kernel.
-pub(super) fn select(kernel: &Kernel, isa: Isa) -> Result<Func, Diag> {
+pub(super) fn select(kernel: &Kernel, isa: Isa, bf16: bool) -> Result<Func, Diag> {
     let has = |t: &RegType| matches!(t.lanes, 1 | 4 | 8 | 16) && t.lanes <= isa.lanes();
     if let Some((i, t)) = kernel.regs.iter().enumerate().find(|(_, t)| !has(t)) {
         let what = format!("kernel '{}': register {i} has {} lanes of {}", kernel.name, t.lanes, t.elem.name());
@@ -29,12 +29,13 @@ pub(super) fn select(kernel: &Kernel, isa: Isa) -> Result<Func, Diag> {
     let mut s = Select {
         kernel,
         uses: analyse(kernel),
-        f: Func { isa, ..Func::default() },
+        f: Func { isa, bf16, ..Func::default() },
         vals: vec![Val::None; n],
         offsets: vec![None; n],
         pointers: Vec::new(),
         flag: None,
         masks: Vec::new(),
+        halves: Vec::new(),
         now: 0,
         loops: 0,
         in_loop: 0,
@@ -80,6 +81,9 @@ struct Select<'a> {
     /// Masks of the first lanes: the counting register, the lanes, the mask; with AVX2 the count in the mask's place,
     /// see `mask.rs`.
     masks: Vec<(Reg, u8, V)>,
+    /// Vectors of pairs of bf16 that this block has widened: the vector, its low and its high halves. None is carried by
+    /// a loop, thus written again.
+    halves: Vec<(V, V, V)>,
     /// Number of the instruction in program order, as [`analyse`] counts.
     now: u32,
     loops: u32,
@@ -383,7 +387,7 @@ impl Select<'_> {
     }
 
     fn block(&mut self, block: &Block) -> Result<(), Diag> {
-        let masks = self.masks.len();
+        let (masks, halves) = (self.masks.len(), self.halves.len());
         for i in &block.insts {
             self.now += 1;
             self.inst(i)?;
@@ -393,6 +397,7 @@ impl Select<'_> {
         }
         self.now += 1;
         self.masks.truncate(masks);
+        self.halves.truncate(halves);
         Ok(())
     }
 
@@ -409,6 +414,7 @@ impl Select<'_> {
             Inst::Un { dst, op, a } => (dst, self.un(*op, *a)?),
             Inst::Bin { dst, op, a, b } => (dst, self.bin(*dst, *op, *a, *b)?),
             Inst::Fma { dst, a, b, c } => (dst, self.fma(*a, *b, *c)?),
+            Inst::Dot { dst, kind: DotKind::Bf16, a, b, c } => (dst, self.dot_bf16(*a, *b, *c)?),
             Inst::Cmp { dst, op, unsigned, a, b } => {
                 if self.uses.of[dst.0 as usize].defer {
                     self.vals[dst.0 as usize] = Val::Cmp { op: *op, unsigned: *unsigned, a: *a, b: *b };
