@@ -97,6 +97,9 @@ const X86_CPUS: &[(&str, usize)] = &[
 /// The CPUs of a generic object, with their numbers of features.
 pub const X86_VARIANTS: [(&str, usize); 3] = [("x86-64", 0), ("x86-64-v3", V3), ("x86-64-v4", V4)];
 
+/// The CPU of one more variant, for programs on bf16.
+pub const X86_BF16: (&str, usize) = ("sapphirerapids", ALL);
+
 /// CPUs of AArch64 with the optional instructions they have.
 const A64_CPUS: &[(&str, &[&str])] = &[
     ("generic", &[]),
@@ -223,8 +226,9 @@ impl Target {
     }
 
     /// The targets whose code an object for this one holds, each with more instructions than the one before. Of a generic
-    /// x86-64 these are the psABI's levels that make a difference; of any other target it is the only one.
-    pub fn variants(&self) -> Vec<Target> {
+    /// x86-64 these are the psABI's levels that make a difference, and for programs on `bf16` one with instructions for it;
+    /// of any other target it is the only one.
+    pub fn variants(&self, bf16: bool) -> Vec<Target> {
         if !self.is_x86_64() || self.cpu != "generic" {
             return vec![self.clone()];
         }
@@ -237,6 +241,8 @@ impl Target {
         if self.emitter == Emitter::Clif || crate::emit::x86::lanes(&all[2]) != Some(16) {
             // Cranelift has nothing wider than the level before.
             all.pop();
+        } else if bf16 {
+            all.push(level(&X86_BF16));
         }
         all
     }

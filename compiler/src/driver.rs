@@ -82,7 +82,7 @@ pub fn front(path: &Path, options: &CompileOptions, progress: &mut Progress) -> 
 pub fn compile_with(path: &Path, options: &CompileOptions, progress: &mut Progress) -> Result<Compiled, Vec<Diag>> {
     let front = front(path, options, progress)?;
     let variants = progress.phase(Phase::Lower, || {
-        let lowered = front.target.variants().into_iter().map(|target| {
+        let lowered = front.target.variants(options.bf16).into_iter().map(|target| {
             let program = lower::lower(&front.graph, &target)?;
             if options.verify_each || cfg!(debug_assertions) {
                 program.verify()?;
@@ -213,8 +213,10 @@ fn hash(path: &Path, graph: &Graph, target: &Target, o: &CompileOptions) -> Resu
     if let Some(passes) = &o.passes {
         part(passes.as_bytes());
     }
-    if o.profile {
-        part(b"profile");
+    for (flag, name) in [(o.profile, "profile"), (o.bf16, "bf16")] {
+        if flag {
+            part(name.as_bytes());
+        }
     }
     let unreadable = |e: std::io::Error| Diag::new(format!("can't read '{}': {e}", path.display()));
     h.update_reader(std::fs::File::open(path).map_err(unreadable)?).map_err(unreadable)?;

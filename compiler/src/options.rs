@@ -28,6 +28,8 @@ pub struct CompileOptions {
     pub verify_each: bool,
     /// Outputs are 0 at padding, which is then not computed. An error if the model has no padding to skip.
     pub skip_padding: bool,
+    /// Products and attentions on bf16, and bf16 between them.
+    pub bf16: bool,
     /// Passes that run in place of those of `opt_level`, as text.
     pub passes: Option<String>,
     /// What to show of the passes.
@@ -106,6 +108,7 @@ impl Default for CompileOptions {
             profile: false,
             verify_each: false,
             skip_padding: false,
+            bf16: false,
             passes: None,
             watch: Watch::default(),
         }

@@ -31,6 +31,11 @@ pub fn steps(options: &CompileOptions, table: &'static [Entry], legal: bool) -> 
             names.iter().map(|n| Step::named(n, table)).collect::<Result<_, _>>().map_err(|d| vec![d])?
         }
     };
+    if options.bf16 {
+        // Last but for what the backend relies on.
+        let end = steps.iter().rposition(|s| s.pass.name() == LEGALISE).unwrap_or(steps.len());
+        steps.insert(end, Step::named(USE_BF16, table).map_err(|d| vec![d])?);
+    }
     let mut wrong = check_names(options, &steps, table);
     if options.skip_padding {
         match steps.iter_mut().find(|s| s.pass.name() == SKIP_PADDING) {
@@ -45,6 +50,8 @@ pub fn steps(options: &CompileOptions, table: &'static [Entry], legal: bool) -> 
 }
 
 const LEGALISE: &str = "legalise";
+/// The pass that `--bf16` is for.
+const USE_BF16: &str = "use-bf16";
 /// The pass that `--skip-padding` is for, and its option.
 const SKIP_PADDING: &str = "skip-padding";
 const OUTPUTS: &str = "outputs";

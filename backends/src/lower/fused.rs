@@ -7,9 +7,9 @@ use super::gemm::{self, gemm};
 use super::matmul::{self, Shape};
 use super::nest::strides;
 use super::norm::Norm;
-use super::sum_norm::{Term, sum_norm};
+use super::sum_norm::{self, Term, sum_norm};
 use super::{Lowering, attention};
-use crate::plan::{Arg, ConstLayout};
+use crate::plan::{Arg, ConstLayout, Lane};
 
 /// Rows in memory that need not be dense.
 struct Rows {
@@ -34,18 +34,60 @@ impl Lowering<'_> {
             })
     }
 
+    /// Whether everything that reads `v` does so at a position that `at` accepts, and no output is it.
+    fn read_only_at(&self, v: ValueId, at: impl Fn(ValueId, usize) -> bool) -> bool {
+        let users = self.g.users(v);
+        let reads = |&u: &ValueId| self.g.operands(u).iter().enumerate().all(|(i, &o)| o != v || at(u, i));
+        !users.is_empty() && users.iter().all(reads) && !self.g.outputs().iter().any(|o| o.value == v)
+    }
+
     /// Whether a concatenation of constants is only ever a packed matrix.
     pub(super) fn is_packed_concat(&self, v: ValueId) -> bool {
-        let Op::Concat { .. } = self.g.op(v) else { return false };
-        let users = self.g.users(v);
         self.parts(v).is_some()
-            && !users.is_empty()
-            && users.iter().all(|&u| {
-                let linear =
-                    matches!(self.g.op(u), Op::Linear(l) if self.concat_axis(v) == Some(usize::from(!l.trans_b)));
-                linear && self.g.operands(u).iter().enumerate().all(|(i, &o)| o != v || i == 1)
+            && self.read_only_at(v, |u, i| match self.g.op(u) {
+                Op::Linear(l) => i == 1 && self.concat_axis(v) == Some(usize::from(!l.trans_b)),
+                _ => self.is_packed_cast(u),
             })
-            && !self.g.outputs().iter().any(|o| o.value == v)
+    }
+
+    /// Whether a cast of constants to bf16 is only ever what the object holds: a packed matrix or a table.
+    pub(super) fn is_packed_cast(&self, v: ValueId) -> bool {
+        matches!(self.g.op(v), Op::Cast(DType::BF16))
+            && self.read_only_at(v, |u, i| match self.g.op(u) {
+                Op::Linear(_) => i == 1 && self.pairs(u).is_some(),
+                Op::SumNorm(s) => i < s.addends_at() && i % 2 == 0 && self.table(v).is_some(),
+                _ => false,
+            })
+    }
+
+    /// The constant that a cast of a table rounds.
+    fn table(&self, v: ValueId) -> Option<ValueId> {
+        let Op::Cast(DType::BF16) = self.g.op(v) else { return None };
+        let root = self.roots[&self.g.operands(v)[0]];
+        let float = self.g.as_const(root).is_some_and(|t| matches!(t.dtype(), DType::F32 | DType::F16));
+        (float && self.g.ty(root).shape == self.g.ty(v).shape).then_some(root)
+    }
+
+    /// The matrix of a `linear` on bf16 that can be packed in pairs, before it is rounded: a constant or a concatenation of
+    /// constants. The left operand's rows must be pairs too.
+    fn pairs(&self, v: ValueId) -> Option<ValueId> {
+        let (Op::Linear(l), &[a, b, ..]) = (self.g.op(v), self.g.operands(v)) else { return None };
+        let matrix = match self.g.op(b) {
+            Op::Cast(DType::BF16) => self.g.operands(b)[0],
+            _ => b,
+        };
+        let even = |d: &Dim| d.as_const().is_some_and(|n| n % 2 == 0);
+        let (start, stride) = self.row_layout(a);
+        let k = self.g.ty(a).shape.last()?;
+        if self.g.ty(a).dtype != DType::BF16 || ![k, &start, &stride].into_iter().all(even) {
+            return None;
+        }
+        if self.parts(matrix).is_some() {
+            return (self.concat_axis(matrix) == Some(usize::from(!l.trans_b))).then_some(matrix);
+        }
+        let root = self.roots[&matrix];
+        let float = self.g.as_const(root).is_some_and(|t| matches!(t.dtype(), DType::F32 | DType::F16 | DType::BF16));
+        (float && self.g.ty(root).shape == self.g.ty(b).shape).then_some(root)
     }
 
     fn concat_axis(&self, v: ValueId) -> Option<usize> {
@@ -61,18 +103,21 @@ impl Lowering<'_> {
         (constant && parts[..parts.len() - 1].iter().all(whole)).then_some(parts)
     }
 
+    /// The first element of a value's rows along its last dim, and the elements between them, in the memory of what it is
+    /// a view of.
+    fn row_layout(&self, v: ValueId) -> (Dim, Dim) {
+        let last = |v: ValueId| self.g.ty(v).shape.last().cloned().unwrap_or_else(|| 1.into());
+        match self.g.op(v) {
+            Op::Slice { start, .. } if self.is_view(v) => (start.clone(), last(self.g.operands(v)[0])),
+            _ => (0.into(), last(v)),
+        }
+    }
+
     /// A value's rows along its last dim.
     fn rows_of(&mut self, v: ValueId) -> Rows {
-        let last = |s: &Self, v: ValueId| s.g.ty(v).shape.last().cloned().unwrap_or_else(|| 1.into());
-        if self.is_view(v)
-            && let Op::Slice { start, .. } = self.g.op(v).clone()
-        {
-            let source = self.g.operands(v)[0];
-            let stride = last(self, source);
-            return Rows { arg: self.arg(source), start, stride };
-        }
-        let stride = last(self, v);
-        Rows { arg: self.arg(v), start: 0.into(), stride }
+        let (start, stride) = self.row_layout(v);
+        let memory = if self.is_view(v) { self.g.operands(v)[0] } else { v };
+        Rows { arg: self.arg(memory), start, stride }
     }
 
     pub(super) fn linear(&mut self, v: ValueId, l: Linear) -> Result<(), Diag> {
@@ -81,13 +126,19 @@ impl Lowering<'_> {
         let operand = |at: Option<usize>| at.map(|i| node.operands[i]);
         let (ta, n) = (self.g.ty(node.operands[0]).clone(), node.ty.shape[node.ty.rank() - 1].clone());
         let lead = Dim::product(&ta.shape[..ta.rank() - 1]).ok_or_else(|| overflow.clone())?;
-        let shape = Shape { batch: 1.into(), m: lead, k: ta.shape[ta.rank() - 1].clone(), n };
+        let mut shape = Shape { batch: 1.into(), m: lead, k: ta.shape[ta.rank() - 1].clone(), n };
+        let mut a = self.rows_of(node.operands[0]);
         let b = node.operands[1];
-        let b = match self.matrix_constant(b, l.trans_b) {
-            Some(c) => Arg::Const(c),
-            None => self.pack(v, b, &shape, l.trans_b, DType::F32)?,
+        let pairs = self.pairs(v);
+        let b = match (pairs, self.matrix_constant(b, l.trans_b)) {
+            (Some(matrix), _) => {
+                let half = |d: &mut Dim| *d = Dim::constant(d.as_const().unwrap_or_default() / 2);
+                [&mut shape.k, &mut a.start, &mut a.stride].into_iter().for_each(half);
+                Arg::Const(self.constant(matrix, ConstLayout::Packed { trans: l.trans_b, lane: Lane::Bf16x2 }))
+            }
+            (None, Some(c)) => Arg::Const(c),
+            (None, None) => self.pack(v, b, &shape, l.trans_b, ta.dtype)?,
         };
-        let a = self.rows_of(node.operands[0]);
         let bias = operand(l.bias_at()).map(|o| self.arg(o));
         let residual = operand(l.residual_at()).map(|o| self.arg(o));
         let norm = l.gamma_at().map(|i| [self.arg(node.operands[i]), self.arg(node.operands[i + 1])]);
@@ -97,30 +148,42 @@ impl Lowering<'_> {
             shape: &shape,
             shared: true,
             row_stride: a.stride,
-            dtype: DType::F32,
+            dtype: ta.dtype,
+            pairs: pairs.is_some(),
+            residual: l.residual_at().map_or(DType::F32, |at| self.g.ty(node.operands[at]).dtype),
+            y: node.ty.dtype,
             act: l.act,
             norm: l.norm,
             matrix_rows: Some(node.ty.shape[node.ty.rank() - 2].clone()),
         };
         let mut c = Ctx::new("linear");
         let args = gemm::Args { a: (a.arg, a.start), b, bias, residual, norm, lengths, y };
-        let tasks = gemm(&mut c, self.tile, &spec, args);
+        let tile = match ta.dtype {
+            DType::F32 => self.tile,
+            _ if pairs.is_some() => self.pairs_tile,
+            _ => self.narrow,
+        };
+        let tasks = gemm(&mut c, tile, &spec, args);
         self.step(v, c, tasks)
     }
 
     /// The packed constant of a matrix that is constant, or a concatenation of constants.
     fn matrix_constant(&mut self, b: ValueId, trans: bool) -> Option<usize> {
+        let layout = ConstLayout::Packed { trans, lane: Lane::One };
         if self.is_packed_concat(b) {
-            return Some(self.constant(b, ConstLayout::Packed { trans }));
+            return Some(self.constant(b, layout));
         }
         let root = self.roots[&b];
         let same = self.g.ty(root).shape == self.g.ty(b).shape;
-        (same && self.g.as_const(root).is_some()).then(|| self.constant(root, ConstLayout::Packed { trans }))
+        (same && self.g.as_const(root).is_some()).then(|| self.constant(root, layout))
     }
 
     pub(super) fn attention(&mut self, v: ValueId, a: Attention) -> Result<(), Diag> {
         let node = self.g.node(v).clone();
         let [q, k, value] = [node.operands[0], node.operands[1], node.operands[2]];
+        if self.g.ty(q).dtype != DType::F32 || node.ty.dtype != DType::F32 {
+            return Err(Diag::new("'attention' is not supported on bf16 in compiled code").at(node.loc));
+        }
         let dims = |s: &Self, v: ValueId| s.g.ty(v).shape.clone();
         let (tq, tk, tv) = (dims(self, q), dims(self, k), dims(self, value));
         let per_head = |d: &Dim| d.as_const().map(|n| Dim::constant(n / a.heads as i64));
@@ -182,8 +245,12 @@ impl Lowering<'_> {
         for pair in node.operands[..s.addends_at()].chunks(2) {
             let (table, ids) = (self.g.ty(pair[0]).clone(), self.g.ty(pair[1]).clone());
             let strides = leading(&ids.shape, &one).ok_or_else(|| overflow.clone())?;
-            let (t, i) = (self.arg(pair[0]), self.arg(pair[1]));
-            let ptr = c.input(t, DType::F32);
+            let t = match self.table(pair[0]).filter(|_| self.is_packed_cast(pair[0])) {
+                Some(root) => Arg::Const(self.constant(root, ConstLayout::Rounded)),
+                None => self.arg(pair[0]),
+            };
+            let i = self.arg(pair[1]);
+            let ptr = c.input(t, table.dtype);
             let repeated = table.shape[1] == one && *n != one;
             terms.push(Term { ptr, ids: Some((c.input(i, ids.dtype), table.shape[0].clone())), strides, repeated });
         }
@@ -199,8 +266,9 @@ impl Lowering<'_> {
             Norm { gamma: c.input(gamma, DType::F32), beta: c.input(beta, DType::F32), eps }
         });
         let y = self.define(v)?;
-        let y = c.output(y, DType::F32);
-        let tasks = sum_norm(&mut c, self.tile.lanes, lead, n, &terms, norm.as_ref(), y);
+        let y = c.output(y, node.ty.dtype);
+        let spec = sum_norm::Spec { lanes: self.tile.lanes, lead, n, dtype: node.ty.dtype };
+        let tasks = sum_norm(&mut c, &spec, &terms, norm.as_ref(), y);
         self.step(v, c, tasks)
     }
 }

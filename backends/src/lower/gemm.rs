@@ -1,5 +1,6 @@
 //! The GEMM template: `y = act(a·b + bias) + residual`, its rows layer-normalised if asked for, over a packed right
-//! operand (`[ceil(N/16)][K][16]`, zero-padded, one such block per batch).
+//! operand (`[ceil(N/16)][K][16]`, zero-padded, one such block per batch). An element of both operands may be a pair of
+//! bf16; then K counts pairs.
 //!
 //! A tile of `rows` × `vectors` registers of results stays in registers while k runs over a block of K; a strip of
 //! the right operand stays in the first cache for all row tiles of a task. Tiles of rows without a result are skipped
@@ -17,7 +18,7 @@ use super::micro::{self, Left, Range, Right, Spot, row_spots, row_tiles, whole_p
 use super::nest::loop_over;
 use super::norm::{Norm, Row};
 use crate::emit::x86;
-use crate::plan::{Arg, Chunk};
+use crate::plan::{ALIGN, Arg, Chunk};
 use crate::target::{Emitter, Target};
 
 type Tasks = Option<Vec<(Dim, Chunk)>>;
@@ -61,9 +62,20 @@ impl Tile {
         }
     }
 
+    /// The tile for pairs of bf16. Where they are widened to be multiplied, halves take registers too.
+    pub fn for_pairs(target: &Target) -> Tile {
+        let tile = Tile::for_target(target);
+        if tile.lanes == 8 { tile.even() } else { tile }
+    }
+
     /// The same with a number of rows that is a power of two, which leaves more registers too.
     pub fn even(self) -> Tile {
         Tile { rows: 1 << self.rows.ilog2(), ..self }
+    }
+
+    /// Whether an activation finds registers beside the accumulators: of 16 lanes there are 32.
+    fn has_room(&self) -> bool {
+        self.lanes >= 16
     }
 
     /// Columns.
@@ -86,8 +98,15 @@ pub struct Spec<'a> {
     pub shared: bool,
     /// Elements between neighbouring rows of the left operand.
     pub row_stride: Dim,
-    /// Element type of both operands and of the result.
+    /// Element type of the left operand.
     pub dtype: DType,
+    /// Whether the left operand is bf16 and the right one packed as pairs: two k are one then, in `shape` and
+    /// `row_stride` too.
+    pub pairs: bool,
+    /// Element type of the residual.
+    pub residual: DType,
+    /// Element type of the result.
+    pub y: DType,
     /// Applied to the sum with the bias.
     pub act: Option<UnaryOp>,
     /// Epsilon of the layer norm.
@@ -118,29 +137,36 @@ pub struct Args {
 /// Builds the kernel; its tasks are batches × row blocks × column blocks.
 pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     c.b.keep_order();
-    let dtype = s.dtype;
-    let g = Gemm {
-        spec: s,
-        tile,
-        elem: Elem::of(packed_dtype(dtype)),
-        a: c.input(args.a.0, dtype),
-        b: c.input(args.b, packed_dtype(dtype)),
-        bias: args.bias.map(|x| c.input(x, dtype)),
-        residual: args.residual.map(|x| c.input(x, dtype)),
-        y: c.output(args.y, dtype),
+    let [left, right] = if s.pairs { [DType::I32; 2] } else { [s.dtype, packed_dtype(s.dtype)] };
+    let a = c.input(args.a.0, left);
+    let b = c.input(args.b, right);
+    let bias = args.bias.map(|x| c.input(x, DType::F32));
+    let residual = args.residual.map(|x| c.input(x, s.residual));
+    let y = c.output(args.y, s.y);
+    let task_rows = TASK_ROWS / tile.rows * tile.rows;
+    // What comes after the sums reads them again: they are not rounded before.
+    let again = s.act.is_some() && !tile.has_room() || s.norm.is_some();
+    let scratch = if again && s.y != DType::F32 {
+        let columns = if s.norm.is_some() { s.shape.n.as_const()? } else { TASK_PANELS * PANEL };
+        let bytes = u64::try_from(task_rows.checked_mul(columns)?.checked_mul(4)?).ok()?.next_multiple_of(ALIGN);
+        Some(Scratch { ptr: c.output(Arg::Scratch(bytes), DType::F32), columns, elements: (bytes / 4) as i64 })
+    } else {
+        None
     };
+    let elem = if s.pairs { Elem::F32 } else { Elem::of(packed_dtype(s.dtype)) };
+    let g = Gemm { spec: s, tile, elem, a, b, bias, residual, y, scratch };
     // A tile loads its elements of the residual right before it stores its sums there; no other tile has them, and the norm
     // reads the sums only. Not so if partial sums are stored before, or if an activation puts the residual off.
-    c.in_place.extend(g.residual.filter(|_| g.late_act().is_none() && g.block_count() <= 1).map(|r| (g.y, r)));
+    let alike = g.late_act().is_none() && g.block_count() <= 1 && s.residual == s.y;
+    c.in_place.extend(g.residual.filter(|_| alike).map(|r| (g.y, r)));
     let norm = args.norm.zip(s.norm).map(|([gamma, beta], eps)| {
-        let (gamma, beta) = (c.input(gamma, dtype), c.input(beta, dtype));
+        let (gamma, beta) = (c.input(gamma, DType::F32), c.input(beta, DType::F32));
         Norm { gamma, beta, eps }
     });
     let lengths = args.lengths.zip(s.matrix_rows.as_ref()).map(|(arg, rows)| Lengths::bind(c, arg, rows));
     let shape = s.shape;
     let t = c.b.task();
     let (n, k) = (c.dim(&shape.n), c.dim(&shape.k));
-    let task_rows = TASK_ROWS / tile.rows * tile.rows;
     let rows = match norm {
         // The unit of a share is a power of two.
         Some(_) => Chunk::Share { multiple: 1 << tile.rows.trailing_zeros(), most: task_rows },
@@ -167,7 +193,7 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
         (n0, n1) = c.chunk(block, &shape.n, width);
         tasks.push((shape.n.clone(), width.into()));
     }
-    let mut base = Base { a: c.dim(&args.a.1), b: zero, y: zero, k, n };
+    let mut base = Base { a: c.dim(&args.a.1), b: zero, y: zero, sums: zero, k, n };
     if shape.batch.as_const() != Some(1) {
         base.a = c.mul_add(base.a, batch, &shape.m.mul(&s.row_stride)?);
         base.y = c.mul_add(base.y, batch, &shape.m.mul(&shape.n)?);
@@ -175,6 +201,17 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
             base.b = c.mul_add(base.b, batch, &shape.packed_elements()?);
         }
     }
+    base.sums = match &g.scratch {
+        None => base.y,
+        // Its first element is that of the task's first row and column.
+        Some(s) => {
+            let worker = c.b.worker();
+            let own = c.mul_add(zero, worker, &s.elements.into());
+            let own = c.b.sub(own, n0);
+            let skipped = c.mul_add(zero, m0, &s.columns.into());
+            c.b.sub(own, skipped)
+        }
+    };
     let live = match &lengths {
         Some(l) => l.span(c, [m0, m1], tile.rows),
         None => [m0, m1],
@@ -200,6 +237,16 @@ struct Gemm<'a> {
     bias: Option<usize>,
     residual: Option<usize>,
     y: usize,
+    scratch: Option<Scratch>,
+}
+
+/// Memory of a worker for the sums of a task, where the result can't hold them.
+struct Scratch {
+    ptr: usize,
+    /// Elements between rows.
+    columns: i64,
+    /// Elements of a worker.
+    elements: i64,
 }
 
 /// Element offsets of this batch's operands, and sizes.
@@ -207,6 +254,8 @@ struct Base {
     a: Reg,
     b: Reg,
     y: Reg,
+    /// Where row 0 and column 0 would be among the sums.
+    sums: Reg,
     k: Reg,
     n: Reg,
 }
@@ -259,7 +308,7 @@ impl Gemm<'_> {
     /// The number of blocks of k; between them the sums are in the result's memory.
     fn block_count(&self) -> i64 {
         // Sums can't go through memory that would round them.
-        let exact = matches!(self.spec.dtype, DType::F32 | DType::I32);
+        let exact = matches!(self.spec.y, DType::F32 | DType::I32) && !self.spec.pairs;
         let size = self.spec.shape.k.as_const().filter(|_| exact);
         size.map_or(1, |k| (k + self.tile.block_k - 1) / self.tile.block_k)
     }
@@ -321,9 +370,10 @@ impl Gemm<'_> {
     fn tile(&self, c: &mut Ctx, base: &Base, row: Reg, rows: i64, col: Reg, vectors: i64, k: &Block) {
         let lanes = i64::from(self.tile.lanes);
         let zero = c.b.int(0);
-        let start = c.mul_add(col, row, &self.spec.shape.n);
-        let start = c.b.add(start, base.y);
-        let y = row_spots(c, self.y, start, &self.spec.shape.n, rows);
+        let (ptr, stride) = self.sums();
+        let start = c.mul_add(col, row, &stride);
+        let start = c.b.add(start, base.sums);
+        let y = row_spots(c, ptr, start, &stride, rows);
         let active = self.columns_left(c, base, col, vectors);
         let place = |ptr: usize, s: Spot, v: i64| Place {
             ptr,
@@ -336,7 +386,7 @@ impl Gemm<'_> {
         let old = |c: &mut Ctx| -> Vec<Reg> {
             y.iter()
                 .flat_map(|&r| (0..vectors).map(move |v| (r, v)))
-                .map(|(r, v)| load(c, place(self.y, r, v)))
+                .map(|(r, v)| load(c, place(ptr, r, v)))
                 .collect()
         };
         // In the order of the ops that became one: first the bias, then the activation, then the residual.
@@ -348,9 +398,11 @@ impl Gemm<'_> {
                 acc.iter_mut().enumerate().for_each(|(i, x)| *x = c.b.add(*x, bias[i % bias.len()]));
             }
             if let Some(act) = self.spec.act.filter(|_| self.late_act().is_none()) {
-                acc.iter_mut().for_each(|x| *x = elementwise::unary(c, act, self.spec.dtype, *x));
+                acc.iter_mut().for_each(|x| *x = elementwise::unary(c, act, DType::F32, *x));
             }
             if let Some(residual) = self.residual.filter(|_| self.late_act().is_none()) {
+                let start = c.mul_add(col, row, &self.spec.shape.n);
+                let start = c.b.add(start, base.y);
                 let spots = row_spots(c, residual, start, &self.spec.shape.n, rows);
                 for (row, spot) in acc.chunks_mut(vectors as usize).zip(spots) {
                     for (v, x) in row.iter_mut().enumerate() {
@@ -401,15 +453,14 @@ impl Gemm<'_> {
         };
         for (r, accs) in acc.chunks(vectors as usize).enumerate() {
             for (v, &x) in accs.iter().enumerate() {
-                c.b.store_at(place(self.y, y[r], v as i64), x);
+                c.b.store_at(place(ptr, y[r], v as i64), x);
             }
         }
     }
 
-    /// The activation, if it takes registers that the accumulators leave only where there are 32 of 16 lanes. Otherwise
-    /// it belongs to the tile.
+    /// The activation, if it doesn't belong to the tile.
     fn late_act(&self) -> Option<UnaryOp> {
-        self.spec.act.filter(|_| self.tile.lanes < 16)
+        self.spec.act.filter(|_| !self.tile.has_room())
     }
 
     /// What needs many registers, or whole rows: activation, residual after it, and norm; and zeros for rows without a
@@ -429,29 +480,41 @@ impl Gemm<'_> {
         let row = Row { lo: n0, hi: n1, len: &self.spec.shape.n, lanes: self.tile.lanes };
         loop_over(c, m0, m1, 1, |c, r| {
             let offset = c.mul_add(base.y, r, &self.spec.shape.n);
+            let (ptr, stride) = self.sums();
+            let sums = (ptr, c.mul_add(base.sums, r, &stride));
             match lengths {
-                Some(l) => l.row(c, r, &row, self.y, offset, |c| self.finish_row(c, &row, offset, norm)),
-                None => self.finish_row(c, &row, offset, norm),
+                Some(l) => l.row(c, r, &row, self.y, offset, |c| self.finish_row(c, &row, sums, offset, norm)),
+                None => self.finish_row(c, &row, sums, offset, norm),
             }
         });
     }
 
-    fn finish_row(&self, c: &mut Ctx, row: &Row<'_>, offset: Reg, norm: Option<&Norm>) {
+    /// Where the sums are, and the elements between their rows.
+    fn sums(&self) -> (usize, Dim) {
+        match &self.scratch {
+            Some(s) => (s.ptr, s.columns.into()),
+            None => (self.y, self.spec.shape.n.clone()),
+        }
+    }
+
+    fn finish_row(&self, c: &mut Ctx, row: &Row<'_>, sums: (usize, Reg), offset: Reg, norm: Option<&Norm>) {
         if let Some(act) = self.late_act() {
-            let y = c.b.address(self.y, offset, 0);
+            let (ptr, at) = if norm.is_some() { sums } else { (self.y, offset) };
+            let to = c.b.address(ptr, at, 0);
+            let from = c.b.address(sums.0, sums.1, 0);
             let residual = self.residual.map(|x| (x, c.b.address(x, offset, 0)));
             row.each(c, |c, i, lanes| {
-                let x = c.load_from(self.y, y, i, lanes);
-                let mut v = elementwise::unary(c, act, self.spec.dtype, x);
+                let x = c.load_from(sums.0, from, i, lanes);
+                let mut v = elementwise::unary(c, act, DType::F32, x);
                 if let Some((residual, at)) = residual {
                     let x = c.load_from(residual, at, i, lanes);
                     v = c.b.add(v, x);
                 }
-                c.store_from(self.y, y, i, v);
+                c.store_from(ptr, to, i, v);
             });
         }
         if let Some(norm) = norm {
-            norm.apply(c, row, self.y, offset);
+            norm.apply(c, row, sums, (self.y, offset));
         }
     }
 }

@@ -1,7 +1,8 @@
-//! The innermost loop of every product: a tile of registers accumulates over k.
+//! The innermost loop of every product: a tile of registers accumulates over k. Where the operands are i32 and the sums
+//! f32, a k is a pair of bf16 elements.
 
 use bertc_ir::Dim;
-use bertc_ir::kernel::{Bin, Elem, Place, Reg};
+use bertc_ir::kernel::{Bin, DotKind, Elem, Place, Reg};
 
 use super::ctx::Ctx;
 use super::gemm::Tile;
@@ -48,7 +49,6 @@ pub struct Range {
 /// Adds Σ a(r, k)·b(k, v) to each of `init`, row by row, in ascending order of k.
 pub fn accumulate(c: &mut Ctx, tile: &Tile, a: &Left, b: &Right, k: Range, init: Vec<Reg>) -> Vec<Reg> {
     let lanes = i64::from(tile.lanes);
-    let elem = c.b.ty(init[0]).elem;
     // The rows of an unrolled pass lie at constant offsets only if their distance is constant.
     let stride = b.stride.as_const().filter(|s| (0..1 << 24).contains(s));
     let unroll = if stride.is_some() { tile.unroll } else { 1 };
@@ -76,7 +76,7 @@ pub fn accumulate(c: &mut Ctx, tile: &Tile, a: &Left, b: &Right, k: Range, init:
                 };
                 let x = c.b.splat(x, tile.lanes);
                 for (&b, acc) in row.iter().zip(acc) {
-                    *acc = multiply_add(c, elem, x, b, *acc);
+                    *acc = multiply_add(c, x, b, *acc);
                 }
             }
         }
@@ -107,12 +107,15 @@ pub fn accumulate(c: &mut Ctx, tile: &Tile, a: &Left, b: &Right, k: Range, init:
     carried.split_off(1)
 }
 
-fn multiply_add(c: &mut Ctx, elem: Elem, a: Reg, b: Reg, acc: Reg) -> Reg {
-    if elem == Elem::F32 {
-        return c.b.fma(a, b, acc);
+fn multiply_add(c: &mut Ctx, a: Reg, b: Reg, acc: Reg) -> Reg {
+    match (c.b.ty(a).elem, c.b.ty(acc).elem) {
+        (Elem::F32, _) => c.b.fma(a, b, acc),
+        (_, Elem::F32) => c.b.dot(DotKind::Bf16, a, b, acc),
+        _ => {
+            let p = c.b.mul(a, b);
+            c.b.add(acc, p)
+        }
     }
-    let p = c.b.mul(a, b);
-    c.b.add(acc, p)
 }
 
 /// Where `rows` rows, `stride` elements apart, begin from element `start` of a buffer on.

@@ -28,7 +28,7 @@ use self::gemm::Tile;
 use self::matmul::Shape;
 use self::nest::{Source, View, pointwise, scalar_nest, strides};
 use crate::arena;
-use crate::plan::{Arg, Chunk, ConstData, ConstLayout, PortSpec, Program, Step};
+use crate::plan::{Arg, Chunk, ConstData, ConstLayout, Lane, PortSpec, Program, Step};
 use crate::target::Target;
 
 /// Lanes of the vectors that generic kernels use: 128 bits.
@@ -56,10 +56,11 @@ pub struct Traced {
 /// # Errors
 /// As [`lower`].
 pub fn lower_traced(graph: &Graph, target: &Target) -> Result<Traced, Vec<Diag>> {
-    let (tile, narrow) = (Tile::for_target(target), Tile::narrow(target));
+    let (tile, pairs_tile, narrow) = (Tile::for_target(target), Tile::for_pairs(target), Tile::narrow(target));
     let l = Lowering {
         g: graph,
         tile,
+        pairs_tile,
         narrow,
         roots: BTreeMap::new(),
         homes: BTreeMap::new(),
@@ -84,6 +85,8 @@ enum Home {
 struct Lowering<'a> {
     g: &'a Graph,
     tile: Tile,
+    /// For pairs of bf16.
+    pairs_tile: Tile,
     /// For element types that wide code doesn't have.
     narrow: Tile,
     /// The value whose memory a value shares: itself, or the source of its reshapes.
@@ -334,6 +337,7 @@ impl Lowering<'_> {
             Op::Binary(b) => self.elementwise(v, b.name(), move |c, x| elementwise::binary(c, b, t[0], x[0], x[1])),
             Op::Compare(p) => self.elementwise(v, p.name(), move |c, x| elementwise::compare(c, p, t[0], x[0], x[1])),
             Op::Select => self.elementwise(v, "select", |c, x| c.b.select(x[0], x[1], x[2])),
+            Op::Cast(_) if self.is_packed_cast(v) => Ok(()),
             Op::Cast(to) => self.elementwise(v, "cast", move |c, x| elementwise::cast(c, t[0], to, x[0])),
             Op::Broadcast { .. } => self.elementwise(v, "broadcast", |_, x| x[0]),
             Op::Slice { .. } if self.is_view(v) => Ok(()),
@@ -517,14 +521,25 @@ impl Lowering<'_> {
         let root = self.roots[&b];
         let plain_matrix = self.g.ty(root).shape[..].iter().rev().take(2).eq(tb.shape.iter().rev().take(2));
         let right = if shared && plain_matrix && self.g.as_const(root).is_some() {
-            Arg::Const(self.constant(root, ConstLayout::Packed { trans }))
+            Arg::Const(self.constant(root, ConstLayout::Packed { trans, lane: Lane::One }))
         } else {
             self.pack(v, b, &s, trans, dtype)?
         };
         let y = self.define(v)?;
         let mut c = Ctx::new("matmul");
         let row_stride = s.k.clone();
-        let spec = gemm::Spec { shape: &s, shared, row_stride, dtype, act: None, norm: None, matrix_rows: None };
+        let spec = gemm::Spec {
+            shape: &s,
+            shared,
+            row_stride,
+            dtype,
+            pairs: false,
+            residual: dtype,
+            y: dtype,
+            act: None,
+            norm: None,
+            matrix_rows: None,
+        };
         let a = (left, Dim::constant(0));
         let args = gemm::Args { a, b: right, bias: None, residual: None, norm: None, lengths: None, y };
         let tile = if dtype == DType::F32 { self.tile } else { self.narrow };

@@ -67,13 +67,14 @@ pub struct Norm {
 }
 
 impl Norm {
-    /// Normalises a whole row, `ptr[offset..]`, in place. The variance is summed around the mean: a single pass would
-    /// cancel.
-    pub fn apply(&self, c: &mut Ctx, row: &Row<'_>, ptr: usize, offset: Reg) {
+    /// Normalises a whole row from one place, a parameter and the element where the row begins, to another or the same. The
+    /// variance is summed around the mean: a single pass would cancel.
+    pub fn apply(&self, c: &mut Ctx, row: &Row<'_>, (ptr, offset): (usize, Reg), to: (usize, Reg)) {
         let one = RegType::scalar(Elem::F32);
         let n = c.dim(row.len);
         let n = c.b.convert(n, Elem::F32);
         let start = c.b.address(ptr, offset, 0);
+        let target = c.b.address(to.0, to.1, 0);
         let sum = row.sum(c, |c, i, lanes| c.load_from(ptr, start, i, lanes));
         let mean = c.b.div(sum, n);
         let squares = row.sum(c, |c, i, lanes| {
@@ -94,7 +95,7 @@ impl Norm {
             let d = c.b.mul(d, s);
             let (g, b) = (c.b.load(self.gamma, i, 0, lanes), c.b.load(self.beta, i, 0, lanes));
             let v = c.b.fma(d, g, b);
-            c.store_from(ptr, start, i, v);
+            c.store_from(to.0, target, i, v);
         });
     }
 }

@@ -1,18 +1,19 @@
 //! Sums of table rows and tensors, layer-normalised if asked for: embeddings and what follows a residual elsewhere.
 
-use bertc_ir::Dim;
+use bertc_ir::{DType, Dim};
 use bertc_ir::kernel::{Elem, Reg};
 
 use super::ctx::Ctx;
 use super::gather::checked_index;
 use super::nest::{loop_over, rows_per_task, strides};
 use super::norm::{Norm, Row};
+use crate::plan::{ALIGN, Arg};
 
 type Tasks = Option<Vec<(Dim, i64)>>;
 
 /// A term of the sum, in rows along the result's last dim.
 pub struct Term {
-    /// Parameter number of the f32 elements.
+    /// Parameter number of the elements.
     pub ptr: usize,
     /// Parameter number of the ids that choose the row, and the number of rows.
     pub ids: Option<(usize, Dim)>,
@@ -28,8 +29,21 @@ enum Source {
     Value(Reg),
 }
 
-/// Builds `y = norm(Σ terms)` over a result of shape `lead` × `n`; `None` on overflow.
-pub fn sum_norm(c: &mut Ctx, lanes: u8, lead: &[Dim], n: &Dim, terms: &[Term], norm: Option<&Norm>, y: usize) -> Tasks {
+/// What is computed.
+pub struct Spec<'a> {
+    /// Lanes of a register.
+    pub lanes: u8,
+    /// Leading dims of the result.
+    pub lead: &'a [Dim],
+    /// Its last dim.
+    pub n: &'a Dim,
+    /// Its element type.
+    pub dtype: DType,
+}
+
+/// Builds `y = norm(Σ terms)`; `None` on overflow, and if a norm is to be rounded whose rows have no constant length.
+pub fn sum_norm(c: &mut Ctx, s: &Spec<'_>, terms: &[Term], norm: Option<&Norm>, y: usize) -> Tasks {
+    let Spec { lanes, lead, n, dtype } = *s;
     c.b.keep_order();
     let total = Dim::product(lead)?;
     // A row is one task's. It loads the terms' elements of a register before it stores their sum, and the norm reads the
@@ -39,7 +53,15 @@ pub fn sum_norm(c: &mut Ctx, lanes: u8, lead: &[Dim], n: &Dim, terms: &[Term], n
         let walks = |((s, own), d): ((&Dim, &Dim), &Dim)| s == own || d.as_const() == Some(1);
         t.ids.is_none() && !t.repeated && t.strides.iter().zip(&own).zip(lead).all(walks)
     };
-    c.in_place.extend(terms.iter().filter(dense).map(|t| (y, t.ptr)));
+    c.in_place.extend(terms.iter().filter(dense).filter(|_| dtype == DType::F32).map(|t| (y, t.ptr)));
+    // The norm reads the sums, which the result may be too narrow for.
+    let scratch = match norm {
+        Some(_) if dtype != DType::F32 => {
+            let bytes = u64::try_from(n.as_const()?).ok()?.checked_mul(4)?.next_multiple_of(ALIGN);
+            Some((c.output(Arg::Scratch(bytes), DType::F32), Dim::constant((bytes / 4) as i64)))
+        }
+        _ => None,
+    };
     let per_task = rows_per_task(n);
     let t = c.b.task();
     let (lo, hi) = c.chunk(t, &total, per_task);
@@ -65,8 +87,15 @@ pub fn sum_norm(c: &mut Ctx, lanes: u8, lead: &[Dim], n: &Dim, terms: &[Term], n
                 }
             })
             .collect();
-        let offset = c.mul_add(zero, r, n);
-        let to = c.b.address(y, offset, 0);
+        let result = (y, c.mul_add(zero, r, n));
+        let sums = match &scratch {
+            None => result,
+            Some((ptr, elements)) => {
+                let worker = c.b.worker();
+                (*ptr, c.mul_add(zero, worker, elements))
+            }
+        };
+        let to = c.b.address(sums.0, sums.1, 0);
         let row = Row { lo: zero, hi: length, len: n, lanes };
         row.each(c, |c, i, lanes| {
             let mut sum: Option<Reg> = None;
@@ -78,10 +107,10 @@ pub fn sum_norm(c: &mut Ctx, lanes: u8, lead: &[Dim], n: &Dim, terms: &[Term], n
                 sum = Some(sum.map_or(x, |s| c.b.add(s, x)));
             }
             let sum = sum.unwrap_or_else(|| c.imm(Elem::F32, lanes, 0.0));
-            c.store_from(y, to, i, sum);
+            c.store_from(sums.0, to, i, sum);
         });
         if let Some(norm) = norm {
-            norm.apply(c, &row, y, offset);
+            norm.apply(c, &row, sums, result);
         }
     });
     Some(vec![(total, per_task)])

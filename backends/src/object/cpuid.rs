@@ -19,11 +19,11 @@ const RBX: u8 = 3;
 /// Machine code of `extern "C" fn() -> i32`, 1 if the CPU and the operating system have all `features`. It only executes
 /// instructions whose presence it has checked.
 pub(crate) fn check_function(features: &[X86Feature]) -> Result<MachineCode, Diag> {
-    // Bits that must be set, by leaf and register.
-    let mut leaves: BTreeMap<u32, [u32; 4]> = BTreeMap::from([(1, [0; 4])]);
+    // Bits that must be set, by leaf with subleaf, and register.
+    let mut leaves: BTreeMap<(u32, u32), [u32; 4]> = BTreeMap::from([((1, 0), [0; 4])]);
     let mut xcr0 = 0;
     for f in features {
-        let registers = leaves.entry(f.leaf).or_default();
+        let registers = leaves.entry((f.leaf, f.subleaf)).or_default();
         match registers.get_mut(usize::from(f.register)) {
             Some(mask) if f.bit < 32 => *mask |= 1 << f.bit,
             _ => return Err(internal(format!("the feature '{}' has no CPUID bit", f.name))),
@@ -31,7 +31,7 @@ pub(crate) fn check_function(features: &[X86Feature]) -> Result<MachineCode, Dia
         xcr0 |= f.xcr0;
     }
     if xcr0 != 0
-        && let Some(first) = leaves.get_mut(&1)
+        && let Some(first) = leaves.get_mut(&(1, 0))
     {
         first[2] |= OSXSAVE;
     }
@@ -47,21 +47,22 @@ pub(crate) fn check_function(features: &[X86Feature]) -> Result<MachineCode, Dia
     Ok(MachineCode { bytes, frame })
 }
 
-fn assemble(leaves: &BTreeMap<u32, [u32; 4]>, xcr0: u32) -> Result<Vec<u8>, IcedError> {
+fn assemble(leaves: &BTreeMap<(u32, u32), [u32; 4]>, xcr0: u32) -> Result<Vec<u8>, IcedError> {
     let mut a = CodeAssembler::new(64)?;
     let (mut fail, mut done) = (a.create_label(), a.create_label());
     // CPUID overwrites rbx, which belongs to the caller in both calling conventions.
     a.push(rbx)?;
-    for (&leaf, masks) in leaves {
-        // Every x86-64 CPU has leaf 1. The highest leaf of a range is at the range's start.
-        if leaf != 1 {
+    for (&(leaf, subleaf), masks) in leaves {
+        // Every x86-64 CPU has leaf 1. The highest leaf of a range is at the range's start; of a subleaf that doesn't exist
+        // all bits are 0.
+        if leaf != 1 && subleaf == 0 {
             a.mov(eax, leaf & 0x8000_0000)?;
             a.cpuid()?;
             a.cmp(eax, leaf as i32)?;
             a.jb(fail)?;
         }
         a.mov(eax, leaf)?;
-        a.xor(ecx, ecx)?;
+        a.mov(ecx, subleaf)?;
         a.cpuid()?;
         for (register, &mask) in [eax, ebx, ecx, edx].into_iter().zip(masks) {
             require(&mut a, register, mask, fail)?;

@@ -33,6 +33,9 @@ pub struct PassArgs {
     /// Don't compute padding: outputs with a row for each token are 0 from behind the last token on
     #[arg(long)]
     pub skip_padding: bool,
+    /// Products and attentions on bf16: half the size, up to twice the speed where the CPU has instructions for it
+    #[arg(long)]
+    pub bf16: bool,
     /// Run these passes in place of those of -O: a,b{option=1;other=2},c
     #[arg(long, value_name = "LIST")]
     pub passes: Option<String>,
@@ -97,6 +100,7 @@ impl PassArgs {
         options.opt_level = self.opt_level;
         options.verify_each = self.verify_each || cfg!(debug_assertions);
         options.skip_padding = self.skip_padding;
+        options.bf16 = self.bf16;
         options.passes = self.passes;
         options.watch = Watch {
             print_before: self.print_ir_before,

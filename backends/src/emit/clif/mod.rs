@@ -38,6 +38,7 @@ pub fn emit_kernel(kernel: &Kernel, isa: &dyn TargetIsa, target: &Target) -> Res
         facts: vec![Fact::None; kernel.regs.len()],
         pointers: Vec::new(),
         flag: None,
+        halves: Vec::new(),
         fma: target.has_fma(),
         sse41: !target.is_x86_64() || target.has("sse41"),
     };
@@ -94,6 +95,9 @@ struct Emitter<'a> {
     pointers: Vec<Option<Value>>,
     /// Address of the error flag.
     flag: Option<Value>,
+    /// Vectors of pairs of bf16 that this block has widened: the vector, its low and its high halves. Cranelift finds
+    /// equal instructions only where it is free to move them.
+    halves: Vec<(Value, Value, Value)>,
     /// Whether fused multiply-add is an instruction.
     fma: bool,
     /// Whether x86-64 has SSE4.1 (true elsewhere).
@@ -221,7 +225,10 @@ impl Emitter<'_> {
     }
 
     fn block(&mut self, block: &Block) -> Result<(), Diag> {
-        block.insts.iter().try_for_each(|i| self.inst(i))
+        let halves = self.halves.len();
+        block.insts.iter().try_for_each(|i| self.inst(i))?;
+        self.halves.truncate(halves);
+        Ok(())
     }
 
     fn inst(&mut self, inst: &Inst) -> Result<(), Diag> {
@@ -286,12 +293,12 @@ impl Emitter<'_> {
             return Ok(self.repeat(from, lane));
         }
         let v = self.b.ins().splat(Self::clif_type(t), v);
-        if !self.kernel.ordered || t.elem != Elem::F32 {
+        if !self.kernel.ordered || t.elem == Elem::Mask {
             return Ok(v);
         }
         // A load merges into the instruction that uses it only if that is needed once: as the argument of a block.
         let next = self.b.create_block();
-        let v1 = self.b.append_block_param(next, types::F32X4);
+        let v1 = self.b.append_block_param(next, Self::clif_type(t));
         self.b.ins().jump(next, &[BlockArg::Value(v)]);
         self.b.switch_to_block(next);
         Ok(v1)
