@@ -180,7 +180,10 @@ mod tests {
                 let plain = Tensor::from_scalars(dtype, vec![k, n], kn);
                 let trans = Tensor::from_scalars(dtype, vec![n, k], nk);
                 let packed = |tensor, trans| {
-                    pack(&ConstData { parts: vec![Part::Tensor(tensor)], layout: ConstLayout::Packed { trans, lane: Lane::One } })
+                    pack(&ConstData {
+                        parts: vec![Part::Tensor(tensor)],
+                        layout: ConstLayout::Packed { trans, lane: Lane::One },
+                    })
                 };
                 assert_eq!(packed(plain, false), want, "{dtype} {k} x {n}");
                 assert_eq!(packed(trans, true), want, "{dtype} {k} x {n} transposed");
@@ -245,7 +248,10 @@ mod tests {
 
     #[test]
     fn what_is_no_matrix_is_an_error() {
-        let c = |tensor| ConstData { parts: vec![Part::Tensor(tensor)], layout: ConstLayout::Packed { trans: false, lane: Lane::One } };
+        let c = |tensor| ConstData {
+            parts: vec![Part::Tensor(tensor)],
+            layout: ConstLayout::Packed { trans: false, lane: Lane::One },
+        };
         assert!(packed_size(&c(Tensor::from_f32(vec![4], &[0.0; 4]))).unwrap_err().message.contains("rank 1"));
         assert!(packed_size(&c(Tensor::from_i64(vec![2, 2], &[0; 4]))).unwrap_err().message.contains("i64"));
     }

@@ -127,7 +127,7 @@ fn the_cpu_chooses_the_variant() {
     if !have("cc") {
         return;
     }
-    let targets = target(TRIPLES[0]).variants();
+    let targets = target(TRIPLES[0]).variants(false);
     assert_eq!(targets.iter().map(|t| t.cpu.as_str()).collect::<Vec<_>>(), ["x86-64", "x86-64-v3", "x86-64-v4"]);
     let programs: Vec<Program> = (0..targets.len())
         .map(|i| {
@@ -188,7 +188,7 @@ fn the_cpu_chooses_the_variant() {
 
 #[test]
 fn variants_of_different_models_are_refused() {
-    let (targets, mut programs) = (target(TRIPLES[0]).variants(), [program("m"), program("m")]);
+    let (targets, mut programs) = (target(TRIPLES[0]).variants(false), [program("m"), program("m")]);
     let emit = |programs: &[Program; 2], targets: [&Target; 2]| {
         let variants = [0, 1].map(|i| Variant { program: &programs[i], target: targets[i] });
         emit_variants(&variants, &EmitOptions::default(), &mut Vec::new()).map_err(|e| e[0].message.clone())

@@ -31,10 +31,10 @@ pub mod registry;
 mod remarks_tests;
 mod skip_padding;
 mod slice_early;
-mod use_bf16;
 mod step;
 #[cfg(test)]
 mod testing;
+mod use_bf16;
 
 pub use manager::{
     Failure, FailureKind, Instrument, Options, PassReport, Unwatched, panic_message, run, run_named, run_steps, steps,

@@ -384,10 +384,7 @@ impl Gemm<'_> {
         };
         let load = |c: &mut Ctx, at: Place| c.b.load_at(at, self.tile.lanes);
         let old = |c: &mut Ctx| -> Vec<Reg> {
-            y.iter()
-                .flat_map(|&r| (0..vectors).map(move |v| (r, v)))
-                .map(|(r, v)| load(c, place(ptr, r, v)))
-                .collect()
+            y.iter().flat_map(|&r| (0..vectors).map(move |v| (r, v))).map(|(r, v)| load(c, place(ptr, r, v))).collect()
         };
         // In the order of the ops that became one: first the bias, then the activation, then the residual.
         let complete = |c: &mut Ctx, acc: &[Reg]| -> Vec<Reg> {

@@ -1,7 +1,7 @@
 //! Sums of table rows and tensors, layer-normalised if asked for: embeddings and what follows a residual elsewhere.
 
-use bertc_ir::{DType, Dim};
 use bertc_ir::kernel::{Elem, Reg};
+use bertc_ir::{DType, Dim};
 
 use super::ctx::Ctx;
 use super::gather::checked_index;

@@ -359,13 +359,83 @@ fn linears() {
                     if lengths {
                         operands.push(c.lengths("a"));
                     }
-                    let l = Linear { trans_b: true, bias, act, residual, norm: norm.then_some(1e-3), lengths };
+                    let norm_of = norm.then_some(1e-3);
+                    let l = Linear { trans_b: true, bias, act, residual, norm: norm_of, lengths, bf16: false };
                     let y = c.add(Op::Linear(l), &operands);
                     // A norm of one column divides by the epsilon's root.
                     c.check(&[y], if norm { 1e-3 } else { 1e-5 });
                 }
             }
         }
+    }
+}
+
+/// Products of bf16 in pairs, with every epilogue; and what can't be in pairs: an odd K, a matrix known at run time, and
+/// rows at an odd distance.
+#[test]
+fn linears_on_bf16() {
+    let (f32, bf16) = (DType::F32, DType::BF16);
+    for (a, b) in [(1, 1), (3, 17)] {
+        for (k, n) in [(2, 1), (10, 20), (7, 18), (450, 34)] {
+            for (act, residual, norm, lengths, half) in [
+                (None, None, false, false, false),
+                (Some(UnaryOp::Gelu), None, false, false, true),
+                (Some(UnaryOp::Tanh), Some(f32), true, false, true),
+                (None, Some(bf16), true, true, true),
+                (None, Some(bf16), false, true, true),
+                (None, Some(f32), false, false, true),
+            ] {
+                let mut c = Case::new(a, b);
+                let x = c.input(bf16, &["a", "b", &k.to_string()]);
+                let w = c.constant(f32, &[n, k]);
+                let w = c.add(Op::Cast(bf16), &[w]);
+                let mut operands = vec![x, w, c.constant(f32, &[n])];
+                operands.extend(residual.map(|d| c.input(d, &["a", "b", &n.to_string()])));
+                if norm {
+                    operands.extend([c.constant(f32, &[n]), c.constant(f32, &[n])]);
+                }
+                if lengths {
+                    operands.push(c.lengths("a"));
+                }
+                let (norm, residual) = (norm.then_some(0.1), residual.is_some());
+                let l = Linear { trans_b: true, bias: true, act, residual, norm, lengths, bf16: half };
+                let y = c.add(Op::Linear(l), &operands);
+                c.check(&[y], if half { 5e-3 } else { 2e-5 });
+            }
+        }
+    }
+    let mut c = Case::new(3, 2);
+    let x = c.input(bf16, &["a", "b", "12"]);
+    let parts = [c.constant(f32, &[12, 16]), c.constant(f32, &[12, 5])];
+    let w = c.add(Op::Concat { axis: 1 }, &parts);
+    let w = c.add(Op::Cast(bf16), &[w]);
+    let l = Linear { bf16: true, ..Linear::default() };
+    let y = c.add(Op::Linear(l), &[x, w]);
+    let own = c.constant(bf16, &[4, 9]);
+    let columns = |c: &mut Case, start: i64| {
+        let s = c.add(Op::Slice { axis: 2, start: start.into(), len: 4.into(), step: 1 }, &[y]);
+        c.add(Op::Linear(l), &[s, own])
+    };
+    let (z, u) = (columns(&mut c, 5), columns(&mut c, 6));
+    let late = c.input(bf16, &["12", "b"]);
+    let v = c.add(Op::Linear(l), &[x, late]);
+    c.check(&[y, z, u, v], 5e-3);
+}
+
+/// Tables that the object holds rounded, and sums that are.
+#[test]
+fn sums_on_bf16() {
+    for norm in [None, Some(1e-3)] {
+        let mut c = Case::new(3, 5);
+        let table = c.constant(DType::F32, &[9, 18]);
+        let (table, ids) = (c.add(Op::Cast(DType::BF16), &[table]), c.input(DType::I64, &["a", "b"]));
+        let mut operands = vec![table, ids, c.input(DType::F32, &["1", "b", "18"])];
+        if norm.is_some() {
+            operands.extend([c.constant(DType::F32, &[18]), c.constant(DType::F32, &[18])]);
+        }
+        let s = SumNorm { tables: 1, addends: 1, norm, bf16: true };
+        let y = c.add(Op::SumNorm(s), &operands);
+        c.check(&[y], 5e-3);
     }
 }
 
@@ -426,7 +496,7 @@ fn attentions_with_masked_rows() {
             let mask = (0..150).map(|i| Scalar::Float(if i < masked { f64::NEG_INFINITY } else { 0.0 }));
             let mask = Tensor::from_scalars(DType::F32, vec![1, 1, 1, 150], mask);
             let mask = c.add(Op::Constant(mask), &[]);
-            let op = Attention { heads: 2, scale: 1.0, mask: true, nan_to_zero, lengths: false };
+            let op = Attention { heads: 2, scale: 1.0, mask: true, nan_to_zero, ..Attention::default() };
             let y = c.add(Op::Attention(op), &[x, x, x, mask]);
             c.check(&[y], 1e-5);
         }
@@ -444,7 +514,7 @@ fn attentions_with_undefined_scores() {
             let mask = (0..150 * 150).map(|i| Scalar::Float(if i == at { fill } else { 0.0 }));
             let mask = Tensor::from_scalars(DType::F32, vec![1, 1, 150, 150], mask);
             let mask = c.add(Op::Constant(mask), &[]);
-            let op = Attention { heads: 2, scale: 1.0, mask: true, nan_to_zero, lengths: false };
+            let op = Attention { heads: 2, scale: 1.0, mask: true, nan_to_zero, ..Attention::default() };
             let y = c.add(Op::Attention(op), &[x, x, x, mask]);
             c.check(&[y], 1e-5);
         }
@@ -498,7 +568,7 @@ fn sums_and_norms() {
                 if norm {
                     operands.extend([c.constant(DType::F32, &[n]), c.constant(DType::F32, &[n])]);
                 }
-                let s = SumNorm { tables: 2, addends: 3, norm: norm.then_some(1e-3) };
+                let s = SumNorm { tables: 2, addends: 3, norm: norm.then_some(1e-3), bf16: false };
                 let y = c.add(Op::SumNorm(s), &operands);
                 c.check(&[y], if norm { 1e-3 } else { 1e-5 });
             }
@@ -547,7 +617,7 @@ fn results_lie_over_operands_that_die() {
         let ones = c.input(DType::F32, &["b"]);
         v = c.add(Op::LayerNorm { eps: 1e-3 }, &[v, ones, ones]);
         let row = c.input(DType::F32, &["1", "1", "b"]);
-        let sum = SumNorm { tables: 0, addends: 2, norm: None };
+        let sum = SumNorm { addends: 2, ..SumNorm::default() };
         v = c.add(Op::SumNorm(sum), &[row, v]);
         let y = c.add(Op::Unary(UnaryOp::Abs), &[v]);
         assert_eq!(c.reused("x86_64", y), 4);

@@ -1,7 +1,7 @@
 //! Every arithmetic instruction, element and number of lanes, over all pairs of sample values.
 
 use bertc_ir::CmpOp;
-use bertc_ir::kernel::{Bin, Elem, KernelBuilder, Reg, RegType, Un};
+use bertc_ir::kernel::{Bin, DotKind, Elem, KernelBuilder, Reg, RegType, Un};
 
 use crate::machine::{Arg, Case, run_all};
 use crate::value::{self, ELEMS, V, column, dtype, lanes, pairs};
@@ -178,6 +178,33 @@ fn comparisons_and_selects() {
         }
     }
     run_all(&cases);
+}
+
+/// Small numbers in pairs of bf16, whose sums are exact in any order.
+#[test]
+fn dot_products_of_bf16() {
+    let halves = [0.0f32, 1.0, -1.5, 0.125, 96.0, -7.0].map(|x| x.to_bits() >> 16);
+    let words: Vec<u32> = halves.iter().flat_map(|&h| halves.map(|l| h << 16 | l)).collect();
+    let n = words.len() * words.len();
+    let x: Vec<V> = (0..n).map(|i| V::I32(words[i / words.len()] as i32)).collect();
+    let y: Vec<V> = (0..n).map(|i| V::I32(words[i % words.len()] as i32)).collect();
+    let io = [(Elem::I32, &x[..]), (Elem::I32, &y[..])];
+    let build = |b: &mut KernelBuilder, r: &[Reg]| {
+        let c = b.const_f(RegType::vector(Elem::F32, 4), 0.25);
+        let once = b.dot(DotKind::Bf16, r[0], r[1], c);
+        b.dot(DotKind::Bf16, r[0], r[0], once)
+    };
+    let (a, b) = (x.clone(), y.clone());
+    let case = column_case("dot_bf16", 4, &io, Elem::F32, false, build, move |i, _| {
+        let of = |v: V| match v {
+            V::I32(w) => [(w as u32) << 16, w as u32 & 0xffff_0000].map(f32::from_bits),
+            _ => panic!("not an integer"),
+        };
+        let dot = |a: [f32; 2], b: [f32; 2]| a[0] * b[0] + a[1] * b[1];
+        let (a, b) = (of(a[i]), of(b[i]));
+        V::F32(0.25 + dot(a, b) + dot(a, a))
+    });
+    run_all(&[case]);
 }
 
 #[test]

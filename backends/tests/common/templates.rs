@@ -15,6 +15,16 @@ fn numbers(count: usize, seed: u64) -> Vec<u8> {
     (0..count).flat_map(|_| next().to_le_bytes()).collect()
 }
 
+/// Multiples of an eighth between -1 and 1, which make exact sums of products: no order of them is another result.
+fn eighths(count: usize, seed: u64) -> impl Iterator<Item = f32> {
+    numbers(count, seed)
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .map(|x| (x * 8.0).round() / 8.0)
+        .collect::<Vec<_>>()
+        .into_iter()
+}
+
 /// A graph under construction, of constant shapes.
 struct Build(Graph);
 
@@ -24,7 +34,11 @@ impl Build {
     }
 
     fn input(&mut self, shape: &[i64]) -> ValueId {
-        let ty = TensorType::new(DType::F32, shape.iter().map(|&d| Dim::from(d)).collect());
+        self.input_of(DType::F32, shape)
+    }
+
+    fn input_of(&mut self, dtype: DType, shape: &[i64]) -> ValueId {
+        let ty = TensorType::new(dtype, shape.iter().map(|&d| Dim::from(d)).collect());
         self.0.add_input(format!("x{}", self.0.inputs().len()), ty)
     }
 
@@ -32,6 +46,13 @@ impl Build {
         let bytes = numbers(shape.iter().product(), 3 + self.0.len() as u64);
         let t = Tensor::new(DType::F32, shape.to_vec(), bytes.into()).expect("bytes of the shape");
         self.add(Op::Constant(t), &[])
+    }
+
+    /// A matrix of bf16, which the object holds.
+    fn bf16_constant(&mut self, shape: &[usize]) -> ValueId {
+        let values: Vec<f32> = eighths(shape.iter().product(), 5 + self.0.len() as u64).collect();
+        let wide = self.add(Op::Constant(Tensor::from_f32(shape.to_vec(), &values)), &[]);
+        self.add(Op::Cast(DType::BF16), &[wide])
     }
 
     fn lengths(&mut self, shape: &[usize], values: &[i64]) -> ValueId {
@@ -70,7 +91,15 @@ pub struct Call {
 pub fn calls(p: &Program) -> Vec<Call> {
     let constant = |d: &Dim| d.as_const().expect("a constant dim");
     let some = |bytes: i64| numbers(bytes as usize / 4, bytes as u64);
-    let port = |t: &TensorType| some(constant(&t.elements().expect("a small shape")) * 4);
+    let port = |t: &TensorType| {
+        let count = constant(&t.elements().expect("a small shape"));
+        if t.dtype == DType::BF16 {
+            return eighths(count as usize, count as u64)
+                .flat_map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes())
+                .collect();
+        }
+        some(count * 4)
+    };
     let operand = |a: &plan::Arg| match a {
         plan::Arg::Buffer(b) => Operand::Buffer(some(constant(&p.buffers[*b].bytes))),
         plan::Arg::Input(i) => Operand::Buffer(port(&p.inputs[*i].ty)),
@@ -94,7 +123,50 @@ pub fn calls(p: &Program) -> Vec<Call> {
 
 /// Every family.
 pub fn all() -> Vec<(String, Graph)> {
-    [matmul(), linear(), attention(), sum_norm()].concat()
+    [matmul(), linear(), attention(), sum_norm(), bf16()].concat()
+}
+
+/// Those that compute on pairs of bf16 or round to bf16. Results are no denormals, which count as 0 on some CPUs.
+pub fn bf16() -> Vec<(String, Graph)> {
+    let mut graphs = Vec::new();
+    for m in [1, 3, 6, 37] {
+        for (n, k) in [(1, 2), (20, 8), (64, 64), (130, 450)] {
+            for (act, residual, norm, lengths, bf16) in [
+                (None, None, false, false, false),
+                (Some(UnaryOp::Relu), None, false, false, true),
+                (Some(UnaryOp::Tanh), Some(DType::F32), false, true, true),
+                (None, Some(DType::BF16), true, false, true),
+                (None, Some(DType::BF16), false, true, true),
+                (Some(UnaryOp::Relu), Some(DType::BF16), true, true, false),
+            ] {
+                let mut b = Build::new();
+                let x = b.input_of(DType::BF16, &[m, k as i64]);
+                let mut operands = vec![x, b.bf16_constant(&[k, n]), b.constant(&[n])];
+                operands.extend(residual.map(|d| b.input_of(d, &[m, n as i64])));
+                if norm {
+                    operands.extend([b.constant(&[n]), b.constant(&[n])]);
+                }
+                let norm = norm.then_some(0.1);
+                if lengths {
+                    operands.push(b.lengths(&[], &[m / 2]));
+                }
+                let l = Linear { trans_b: false, bias: true, act, residual: residual.is_some(), norm, lengths, bf16 };
+                let y = b.add(Op::Linear(l), &operands);
+                b.0.add_output("y", y);
+                graphs
+                    .push((format!("bf16 linear {m} x {n} x {k} {act:?} {residual:?} {norm:?} {lengths} {bf16}"), b.0));
+            }
+        }
+    }
+    for n in [1, 7, 16, 50] {
+        let mut b = Build::new();
+        let operands = [b.input(&[3, 5, n]), b.input(&[5, n]), b.constant(&[n as usize]), b.constant(&[n as usize])];
+        let op = SumNorm { addends: 2, norm: Some(0.1), bf16: true, ..SumNorm::default() };
+        let y = b.add(Op::SumNorm(op), &operands);
+        b.0.add_output("y", y);
+        graphs.push((format!("bf16 sum_norm of {n}"), b.0));
+    }
+    graphs
 }
 
 fn matmul() -> Vec<(String, Graph)> {
@@ -133,7 +205,7 @@ fn linear() -> Vec<(String, Graph)> {
                 if lengths {
                     operands.push(b.lengths(&[], &[m / 2]));
                 }
-                let l = Linear { trans_b: false, bias: true, act, residual, norm, lengths };
+                let l = Linear { trans_b: false, bias: true, act, residual, norm, lengths, bf16: false };
                 let y = b.add(Op::Linear(l), &operands);
                 b.0.add_output("y", y);
                 graphs.push((format!("linear {m} x {n} x {k} {act:?} {residual} {norm:?} {lengths}"), b.0));
@@ -172,7 +244,7 @@ fn sum_norm() -> Vec<(String, Graph)> {
     for n in [1, 7, 16, 50] {
         let mut b = Build::new();
         let operands = [b.input(&[3, 5, n]), b.input(&[5, n]), b.constant(&[n as usize]), b.constant(&[n as usize])];
-        let op = SumNorm { tables: 0, addends: 2, norm: Some(0.1) };
+        let op = SumNorm { addends: 2, norm: Some(0.1), ..SumNorm::default() };
         let y = b.add(Op::SumNorm(op), &operands);
         b.0.add_output("y", y);
         graphs.push((format!("sum_norm of {n}"), b.0));

@@ -34,6 +34,9 @@ impl Case {
 /// Instructions that code is made of, by name and with the least CPU that has all of them.
 pub const ISAS: [(&str, &str); 2] = [("avx512", "x86-64-v4"), ("avx2", "x86-64-v3")];
 
+/// The same for code that has instructions for bf16.
+pub const BF16_ISA: (&str, &str) = ("avx512bf16", "sapphirerapids");
+
 thread_local! {
     static CPU: Cell<&'static str> = const { Cell::new(ISAS[0].1) };
 }

@@ -16,14 +16,21 @@ type Test = (&'static str, fn() -> Result<(), String>);
 fn main() {
     let args = Arguments::from_args();
     let mut trials = Vec::new();
-    for (isa, cpu) in machine::ISAS {
+    for (isa, cpu) in machine::ISAS.into_iter().chain([machine::BF16_ISA]) {
         let obstacle = machine::obstacle(cpu);
         if let Some(why) = &obstacle {
             eprintln!("skipped: tests that run {isa} code: {why}");
         }
-        let running = [ops::TESTS, memory::TESTS, control::TESTS, random::TESTS, templates::TESTS].concat();
+        let bf16 = isa == machine::BF16_ISA.0;
+        let running = match bf16 {
+            true => [ops::BF16_TESTS, memory::BF16_TESTS, templates::BF16_TESTS].concat(),
+            false => {
+                [ops::TESTS, ops::BF16_TESTS, memory::TESTS, control::TESTS, random::TESTS, templates::TESTS].concat()
+            }
+        };
         trials.extend(running.into_iter().map(|t| trial(isa, cpu, t).with_ignored_flag(obstacle.is_some())));
-        trials.extend(shape::TESTS.iter().map(|&t| trial(isa, cpu, t)));
+        let shapes = if bf16 { shape::BF16_TESTS } else { shape::TESTS };
+        trials.extend(shapes.iter().map(|&t| trial(isa, cpu, t)));
     }
     libtest_mimic::run(&args, trials).exit();
 }

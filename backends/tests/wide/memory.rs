@@ -14,6 +14,44 @@ pub const TESTS: &[Test] = &[
     ("a_load_stays_before_a_store", load_before_store),
 ];
 
+/// For code with instructions for bf16, which takes denormals for 0.
+pub const BF16_TESTS: &[Test] = &[("stores_round_to_bf16", round_to_bf16)];
+
+/// Ties, overflow, infinities and NaN, whole and in part.
+fn round_to_bf16() -> Result<(), String> {
+    let mut words: Vec<u32> =
+        bytes(256).chunks_exact(4).map(|b| u32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    words.extend([
+        0x3f80_8000,
+        0x3f81_8000,
+        0x3f80_8001,
+        0x7f7f_ffff,
+        0x7f80_0000,
+        0xff80_0000,
+        0x7fc0_0000,
+        0x7f80_0001,
+    ]);
+    words.retain(|w| w & 0x7f80_0000 != 0 || w << 1 == 0);
+    words.resize(48, 0x8000_0000);
+    let data: Vec<u8> = words.iter().flat_map(|w| w.to_le_bytes()).collect();
+    let mut cases = Vec::new();
+    for lanes in vectors() {
+        for active in [None, Some(0), Some(3), Some(i64::from(lanes) - 1)] {
+            let mut b = KernelBuilder::new(format!("round {lanes} {active:?}"));
+            let (x, y) = (b.input("x", DType::F32), b.output("y", DType::BF16));
+            let (zero, n) = (b.int(0), b.int(48));
+            let active = active.map(|n| b.int(n));
+            b.for_loop(zero, n, lanes.into(), &[], |b, i, _| {
+                let v = b.load(x, i, 0, lanes);
+                b.store_at(Place { ptr: y, base: None, index: i, offset: 0, active }, v);
+                vec![]
+            });
+            cases.push(Case::new(b.finish(), vec![Arg::Buffer(data.clone()), Arg::Buffer(bytes(96))]));
+        }
+    }
+    run(&cases)
+}
+
 /// Bytes without a pattern that a mistake could hit by chance.
 fn bytes(n: usize) -> Vec<u8> {
     let mut x = 0x9e37_79b9u32;

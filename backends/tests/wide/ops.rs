@@ -1,6 +1,6 @@
 //! Every instruction without memory or control flow, on every type and number of lanes, over awkward values.
 
-use bertc_ir::kernel::{Bin, Elem, KernelBuilder, Reg, RegType, Un};
+use bertc_ir::kernel::{Bin, DotKind, Elem, KernelBuilder, Reg, RegType, Un};
 use bertc_ir::{CmpOp, DType};
 
 use crate::Test;
@@ -18,6 +18,9 @@ pub const TESTS: &[Test] = &[
     ("reductions", reductions),
     ("constants", constants),
 ];
+
+/// For code with instructions for bf16 too.
+pub const BF16_TESTS: &[Test] = &[("dot_bf16", dot_bf16)];
 
 const ELEMS: [Elem; 5] = [Elem::F32, Elem::F64, Elem::I32, Elem::I64, Elem::Mask];
 
@@ -184,6 +187,51 @@ fn fma() -> Result<(), String> {
                     }
                 }));
             }
+        }
+    }
+    run(&cases)
+}
+
+/// Pairs of small numbers, whose sums are exact in any order, and of infinities. The factors are registers, memory of
+/// either side, an element for all lanes, and one register several times; the sum goes on or not.
+fn dot_bf16() -> Result<(), String> {
+    let halves = [0.0f32, 1.0, -1.0, 1.5, -0.125, 3.0, 100.0, f32::INFINITY].map(|x| x.to_bits() >> 16);
+    let words: Vec<u32> = halves.iter().flat_map(|&h| halves.map(|l| h << 16 | l)).collect();
+    let n = words.len() * words.len();
+    let column = |of: &dyn Fn(usize) -> u32| (0..n).flat_map(|i| of(i).to_le_bytes()).collect::<Vec<u8>>();
+    let (x, y) = (column(&|i| words[i / words.len()]), column(&|i| words[i % words.len()]));
+    let mut cases = Vec::new();
+    for lanes in vectors() {
+        for variant in 0..4 {
+            let mut b = KernelBuilder::new(format!("dot {lanes} {variant}"));
+            let (px, py, pz) = (b.input("x", DType::I32), b.input("y", DType::I32), b.output("z", DType::F32));
+            let (zero, end) = (b.int(0), b.int(n as i64));
+            b.for_loop(zero, end, lanes.into(), &[], |b, i, _| {
+                let (p, q) = (b.load(px, i, 0, lanes), b.load(py, i, 0, lanes));
+                let c = b.const_f(RegType::vector(Elem::F32, lanes), 0.25);
+                let r = match variant {
+                    0 => b.dot(DotKind::Bf16, p, q, c),
+                    1 => {
+                        let one = b.load(py, i, 0, 1);
+                        let all = b.splat(one, lanes);
+                        b.dot(DotKind::Bf16, all, p, c)
+                    }
+                    2 => {
+                        let first = b.dot(DotKind::Bf16, p, q, c);
+                        let second = b.dot(DotKind::Bf16, p, p, first);
+                        b.add(first, second)
+                    }
+                    _ => {
+                        let again = b.load(px, i, 0, lanes);
+                        let first = b.dot(DotKind::Bf16, again, q, c);
+                        b.dot(DotKind::Bf16, q, q, first)
+                    }
+                };
+                b.store(pz, i, 0, r);
+                vec![]
+            });
+            let args = vec![Arg::Buffer(x.clone()), Arg::Buffer(y.clone()), Arg::Buffer(vec![0; 4 * n])];
+            cases.push(Case::new(b.finish(), args));
         }
     }
     run(&cases)

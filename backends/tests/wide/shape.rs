@@ -17,6 +17,9 @@ pub const TESTS: &[Test] = &[
     ("listing_has_literals", literals),
 ];
 
+/// For code with instructions for bf16.
+pub const BF16_TESTS: &[Test] = &[("gemm_loop_has_only_dot_products_and_loads", pairs)];
+
 /// The kernel, with the widest registers in the place of those of 16 lanes.
 fn kernel(text: &str) -> Result<Kernel, String> {
     let text = &text.replace("f32x16", &format!("f32x{}", widest())).replace("step 16", &format!("step {}", widest()));
@@ -98,6 +101,23 @@ fn gemm() -> Result<(), String> {
     }
     expect(&tile(8, 2, 4)?, &with([("vfmadd231ps", 64), ("vbroadcastss", 32), ("vmovups", 8)]))?;
     expect(&tile(4, 4, 2)?, &with([("vfmadd231ps", 32), ("vbroadcastss", 8), ("vmovups", 8)]))
+}
+
+/// The same tile on pairs of bf16.
+fn pairs() -> Result<(), String> {
+    let text = tile(8, 2, 4)?.to_string().replace("ptr<f32>, %b: ptr<f32>", "ptr<i32>, %b: ptr<i32>");
+    let typed = |line: &str| match line.split_whitespace().nth(2) {
+        Some("load") if line.contains("f32x16") => line.replace("f32x16", "i32x16"),
+        Some("load") => line.replace(": f32", ": i32"),
+        Some("splat") => line.replace("f32x16", "i32x16"),
+        Some("fma") => line.replace("fma", "dot bf16"),
+        _ => line.to_string(),
+    };
+    let text: Vec<String> = text.lines().map(typed).collect();
+    let k = kernel(&text.join("\n"))?;
+    let mut want = vec![("add", 1), ("cmp", 1), ("jl", 1), ("mov", 1), ("shl", 1)];
+    want.extend([("vdpbf16ps", 64), ("vbroadcastss", 32), ("vmovups", 8)]);
+    expect(&k, &want)
 }
 
 /// With one vector of columns each broadcast has one user, which reads it from memory if it can.

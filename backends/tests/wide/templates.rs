@@ -1,6 +1,7 @@
 //! The kernel templates with the widest registers, over all tails.
 
 use bertc_backends::lower::lower;
+use bertc_ir::Graph;
 
 use crate::machine::{Arg, Case, run, target};
 
@@ -9,10 +10,19 @@ mod graphs;
 use graphs::Operand;
 
 pub const TESTS: &[crate::Test] = &[("templates::all", all)];
+pub const BF16_TESTS: &[crate::Test] = &[("templates::bf16", bf16)];
 
 fn all() -> Result<(), String> {
+    run_all(graphs::all())
+}
+
+fn bf16() -> Result<(), String> {
+    run_all(graphs::bf16())
+}
+
+fn run_all(graphs: Vec<(String, Graph)>) -> Result<(), String> {
     let mut cases = Vec::new();
-    for (name, g) in graphs::all() {
+    for (name, g) in graphs {
         let p = lower(&g, &target()).map_err(|e| format!("{name}: {e:?}"))?;
         for call in graphs::calls(&p) {
             let operand = |o| match o {

@@ -346,11 +346,8 @@ pub(super) const TO_BF16: [Code; 3] = [
 ];
 
 /// Store of 16-bit lanes, by the size of twice the register.
-pub(super) const STORE_WORDS: [Code; 3] = [
-    Code::EVEX_Vmovq_xmmm64_xmm,
-    Code::EVEX_Vmovdqu16_xmmm128_k1z_xmm,
-    Code::EVEX_Vmovdqu16_ymmm256_k1z_ymm,
-];
+pub(super) const STORE_WORDS: [Code; 3] =
+    [Code::EVEX_Vmovq_xmmm64_xmm, Code::EVEX_Vmovdqu16_xmmm128_k1z_xmm, Code::EVEX_Vmovdqu16_ymmm256_k1z_ymm];
 
 /// Store of the low bytes.
 pub(super) const STORE8: [Code; 3] =

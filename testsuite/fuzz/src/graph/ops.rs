@@ -331,6 +331,7 @@ impl Gen<'_> {
             residual: self.c.one_in(2),
             norm: self.c.one_in(2).then_some(1e-5),
             lengths: false,
+            bf16: false,
         };
         let b = if l.trans_b { [n.clone(), k] } else { [k, n.clone()] };
         let mut operands = vec![a, self.filled(DType::F32, &b)?];
@@ -363,7 +364,7 @@ impl Gen<'_> {
             operands.push(self.filled(DType::F32, &shape)?);
         }
         let nan_to_zero = self.c.one_in(3);
-        self.add(Op::Attention(Attention { heads, scale: 0.25, mask, nan_to_zero, lengths: false }), &operands)
+        self.add(Op::Attention(Attention { heads, scale: 0.25, mask, nan_to_zero, ..Attention::default() }), &operands)
     }
 
     fn sum_norm(&mut self) -> Option<ValueId> {
@@ -380,6 +381,6 @@ impl Gen<'_> {
         for _ in 0..2 * usize::from(norm.is_some()) {
             operands.push(self.filled(DType::F32, std::slice::from_ref(&n))?);
         }
-        self.add(Op::SumNorm(SumNorm { tables, addends: 1, norm }), &operands)
+        self.add(Op::SumNorm(SumNorm { tables, addends: 1, norm, bf16: false }), &operands)
     }
 }
