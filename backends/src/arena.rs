@@ -72,7 +72,7 @@ impl Program {
     /// Bytes of scratch memory for each worker: what the most demanding step needs.
     pub fn scratch_bytes(&self) -> u64 {
         let scratch = |a: &Arg| if let Arg::Scratch(bytes) = a { *bytes } else { 0 };
-        self.steps.iter().flat_map(|s| &s.args).map(scratch).max().unwrap_or(0)
+        self.steps.iter().map(|s| s.args.iter().map(scratch).sum()).max().unwrap_or(0)
     }
 }
 

@@ -164,7 +164,7 @@ pub enum Arg {
     /// Address of a constant.
     Const(usize),
     /// Address of the workers' scratch memory. A worker may use this many bytes (a multiple of [`ALIGN`]) from its number times
-    /// as many on, within a task.
+    /// as many on, within a task. Several parameters of a step have memory of their own each.
     Scratch(u64),
     /// A value computed from the dims.
     Int(Dim),

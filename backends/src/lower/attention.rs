@@ -9,11 +9,13 @@
 //! that are not below their batch's length.
 
 mod keys;
+mod pairs;
 mod tile;
 
 use bertc_ir::kernel::{Bin, Reg};
 use bertc_ir::{CmpOp, DType, Dim};
 
+use self::pairs::Pairs;
 use super::ctx::Ctx;
 use super::gemm::Tile;
 use super::lengths::{Lengths, zero};
@@ -73,6 +75,10 @@ pub struct Spec {
     pub scale: f32,
     /// Rows without a score above -∞ give 0 instead of NaN.
     pub nan_to_zero: bool,
+    /// Element type of queries, keys and values: f32 or bf16.
+    pub dtype: DType,
+    /// Element type of the result: f32 or bf16.
+    pub y: DType,
 }
 
 /// Memory of operands and result.
@@ -96,21 +102,24 @@ pub struct Args {
 pub fn attention(c: &mut Ctx, tile: Tile, s: &Spec, args: Args) -> Tasks {
     c.b.keep_order();
     let (d, e) = (s.head.as_const()?, s.value_head.as_const()?);
-    // Element offsets in the scratch memory: packed keys, scores of a tile, per row of the task its maximum and its sum,
-    // and then lists of a number per row of the tile.
-    let scores = KEYS.checked_mul(d)?;
+    let in_pairs = s.dtype == DType::BF16 && pairs::possible(d, e);
+    // Element offsets in the scratch memory: packed keys, results that are to be rounded, scores of a tile, per row of the
+    // task its maximum and its sum, and then lists of a number per row of the tile.
+    let results = if in_pairs { 0 } else { KEYS.checked_mul(d)? };
+    let scores = results + if s.y == DType::F32 { 0 } else { ROWS.checked_mul(e)? };
     let maxima = scores + tile.rows * KEYS;
     let sums = maxima + ROWS;
     let lists = sums + ROWS;
     let bytes = (4 * (lists + 4 * tile.rows) as u64).next_multiple_of(ALIGN);
     let f = DType::F32;
-    let q = c.input(args.q.arg, f);
-    let k = c.input(args.k.arg, f);
-    let v = c.input(args.v.arg, f);
+    let q = c.input(args.q.arg, s.dtype);
+    let k = c.input(args.k.arg, s.dtype);
+    let v = c.input(args.v.arg, s.dtype);
     let mask = args.mask.map(|m| (c.input(m.arg, f), m.strides));
     let lengths = args.lengths.map(|l| Lengths::bind(c, l, &s.queries));
-    let y = c.output(args.y, f);
+    let y = c.output(args.y, s.y);
     let scratch = c.output(Arg::Scratch(bytes), f);
+    let pairs = if in_pairs { Some(Pairs::bind(c, &tile, d, e)?) } else { None };
 
     // Task number → batch, head, row block.
     let t = c.b.task();
@@ -170,7 +179,8 @@ pub fn attention(c: &mut Ctx, tile: Tile, s: &Spec, args: Args) -> Tasks {
         y_stride,
         origin: [q0, k0, v0, y0],
         own,
-        packed: c.b.address(scratch, own, 0),
+        pairs,
+        results: (s.y != f).then(|| c.b.address(scratch, own, results)),
         scores: c.b.address(scratch, own, scores),
         maxima: c.b.address(scratch, own, maxima),
         sums: c.b.address(scratch, own, sums),
@@ -199,7 +209,10 @@ pub fn attention(c: &mut Ctx, tile: Tile, s: &Spec, args: Args) -> Tasks {
         let limit = c.b.int(KEYS);
         let left = c.b.sub(keys, t0);
         let count = c.b.min(left, limit);
-        a.pack(c, t0, count);
+        match &a.pairs {
+            None => a.pack(c, t0, count),
+            Some(p) => a.pack_pairs(c, p, t0, count),
+        }
         let zero = c.b.int(0);
         let first = c.b.cmp(CmpOp::Eq, t0, zero);
         let last = c.b.cmp(CmpOp::Eq, left, count);
@@ -231,8 +244,10 @@ struct Attention {
     origin: [Reg; 4],
     /// First element of the worker's scratch memory.
     own: Reg,
-    /// `[KEYS/16][D][16]`: keys in lanes.
-    packed: Reg,
+    /// What products of bf16 in pairs take.
+    pairs: Option<Pairs>,
+    /// `[rows of the task][E]`, where the result is rounded.
+    results: Option<Reg>,
     /// `[rows of the tile][KEYS]`.
     scores: Reg,
     maxima: Reg,

@@ -5,6 +5,7 @@ use bertc_ir::{Attention, DType, Diag, Dim, Linear, Op, SumNorm, ValueId};
 use super::ctx::Ctx;
 use super::gemm::{self, gemm};
 use super::matmul::{self, Shape};
+use super::micro::Group;
 use super::nest::strides;
 use super::norm::Norm;
 use super::sum_norm::{self, Term, sum_norm};
@@ -69,17 +70,15 @@ impl Lowering<'_> {
     }
 
     /// The matrix of a `linear` on bf16 that can be packed in pairs, before it is rounded: a constant or a concatenation of
-    /// constants. The left operand's rows must be pairs too.
+    /// constants.
     fn pairs(&self, v: ValueId) -> Option<ValueId> {
         let (Op::Linear(l), &[a, b, ..]) = (self.g.op(v), self.g.operands(v)) else { return None };
         let matrix = match self.g.op(b) {
             Op::Cast(DType::BF16) => self.g.operands(b)[0],
             _ => b,
         };
-        let even = |d: &Dim| d.as_const().is_some_and(|n| n % 2 == 0);
-        let (start, stride) = self.row_layout(a);
-        let k = self.g.ty(a).shape.last()?;
-        if self.g.ty(a).dtype != DType::BF16 || ![k, &start, &stride].into_iter().all(even) {
+        let k = self.g.ty(a).shape.last()?.as_const()?;
+        if self.g.ty(a).dtype != DType::BF16 || k % 2 != 0 {
             return None;
         }
         if self.parts(matrix).is_some() {
@@ -103,21 +102,18 @@ impl Lowering<'_> {
         (constant && parts[..parts.len() - 1].iter().all(whole)).then_some(parts)
     }
 
-    /// The first element of a value's rows along its last dim, and the elements between them, in the memory of what it is
-    /// a view of.
-    fn row_layout(&self, v: ValueId) -> (Dim, Dim) {
-        let last = |v: ValueId| self.g.ty(v).shape.last().cloned().unwrap_or_else(|| 1.into());
-        match self.g.op(v) {
-            Op::Slice { start, .. } if self.is_view(v) => (start.clone(), last(self.g.operands(v)[0])),
-            _ => (0.into(), last(v)),
-        }
-    }
-
     /// A value's rows along its last dim.
     fn rows_of(&mut self, v: ValueId) -> Rows {
-        let (start, stride) = self.row_layout(v);
-        let memory = if self.is_view(v) { self.g.operands(v)[0] } else { v };
-        Rows { arg: self.arg(memory), start, stride }
+        let last = |s: &Self, v: ValueId| s.g.ty(v).shape.last().cloned().unwrap_or_else(|| 1.into());
+        if self.is_view(v)
+            && let Op::Slice { start, .. } = self.g.op(v).clone()
+        {
+            let source = self.g.operands(v)[0];
+            let stride = last(self, source);
+            return Rows { arg: self.arg(source), start, stride };
+        }
+        let stride = last(self, v);
+        Rows { arg: self.arg(v), start: 0.into(), stride }
     }
 
     pub(super) fn linear(&mut self, v: ValueId, l: Linear) -> Result<(), Diag> {
@@ -126,14 +122,12 @@ impl Lowering<'_> {
         let operand = |at: Option<usize>| at.map(|i| node.operands[i]);
         let (ta, n) = (self.g.ty(node.operands[0]).clone(), node.ty.shape[node.ty.rank() - 1].clone());
         let lead = Dim::product(&ta.shape[..ta.rank() - 1]).ok_or_else(|| overflow.clone())?;
-        let mut shape = Shape { batch: 1.into(), m: lead, k: ta.shape[ta.rank() - 1].clone(), n };
-        let mut a = self.rows_of(node.operands[0]);
+        let shape = Shape { batch: 1.into(), m: lead, k: ta.shape[ta.rank() - 1].clone(), n };
+        let a = self.rows_of(node.operands[0]);
         let b = node.operands[1];
         let pairs = self.pairs(v);
         let b = match (pairs, self.matrix_constant(b, l.trans_b)) {
             (Some(matrix), _) => {
-                let half = |d: &mut Dim| *d = Dim::constant(d.as_const().unwrap_or_default() / 2);
-                [&mut shape.k, &mut a.start, &mut a.stride].into_iter().for_each(half);
                 Arg::Const(self.constant(matrix, ConstLayout::Packed { trans: l.trans_b, lane: Lane::Bf16x2 }))
             }
             (None, Some(c)) => Arg::Const(c),
@@ -149,7 +143,7 @@ impl Lowering<'_> {
             shared: true,
             row_stride: a.stride,
             dtype: ta.dtype,
-            pairs: pairs.is_some(),
+            group: if pairs.is_some() { Group::Pair } else { Group::One },
             residual: l.residual_at().map_or(DType::F32, |at| self.g.ty(node.operands[at]).dtype),
             y: node.ty.dtype,
             act: l.act,
@@ -181,9 +175,6 @@ impl Lowering<'_> {
     pub(super) fn attention(&mut self, v: ValueId, a: Attention) -> Result<(), Diag> {
         let node = self.g.node(v).clone();
         let [q, k, value] = [node.operands[0], node.operands[1], node.operands[2]];
-        if self.g.ty(q).dtype != DType::F32 || node.ty.dtype != DType::F32 {
-            return Err(Diag::new("'attention' is not supported on bf16 in compiled code").at(node.loc));
-        }
         let dims = |s: &Self, v: ValueId| s.g.ty(v).shape.clone();
         let (tq, tk, tv) = (dims(self, q), dims(self, k), dims(self, value));
         let per_head = |d: &Dim| d.as_const().map(|n| Dim::constant(n / a.heads as i64));
@@ -199,6 +190,8 @@ impl Lowering<'_> {
             value_head,
             scale: a.scale,
             nan_to_zero: a.nan_to_zero,
+            dtype: self.g.ty(q).dtype,
+            y: node.ty.dtype,
         };
         let heads = |s: &mut Self, v: ValueId| {
             let r = s.rows_of(v);

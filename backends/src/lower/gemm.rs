@@ -1,6 +1,5 @@
 //! The GEMM template: `y = act(a·b + bias) + residual`, its rows layer-normalised if asked for, over a packed right
-//! operand (`[ceil(N/16)][K][16]`, zero-padded, one such block per batch). An element of both operands may be a pair of
-//! bf16; then K counts pairs.
+//! operand (`[ceil(N/16)][K/g][16][g]` with g = 1, or 2 for pairs of bf16; zero-padded, one such block per batch).
 //!
 //! A tile of `rows` × `vectors` registers of results stays in registers while k runs over a block of K; a strip of
 //! the right operand stays in the first cache for all row tiles of a task. Tiles of rows without a result are skipped
@@ -14,7 +13,7 @@ use super::ctx::Ctx;
 use super::elementwise;
 use super::lengths::Lengths;
 use super::matmul::{PANEL, Shape, packed_dtype};
-use super::micro::{self, Left, Range, Right, Spot, row_spots, row_tiles, whole_passes};
+use super::micro::{self, Group, Left, Range, Right, Spot, row_spots, row_tiles, whole_passes};
 use super::nest::loop_over;
 use super::norm::{Norm, Row};
 use crate::emit::x86;
@@ -100,9 +99,8 @@ pub struct Spec<'a> {
     pub row_stride: Dim,
     /// Element type of the left operand.
     pub dtype: DType,
-    /// Whether the left operand is bf16 and the right one packed as pairs: two k are one then, in `shape` and
-    /// `row_stride` too.
-    pub pairs: bool,
+    /// How the right operand is packed; in pairs, the left one is bf16 and K even.
+    pub group: Group,
     /// Element type of the residual.
     pub residual: DType,
     /// Element type of the result.
@@ -137,9 +135,9 @@ pub struct Args {
 /// Builds the kernel; its tasks are batches × row blocks × column blocks.
 pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     c.b.keep_order();
-    let [left, right] = if s.pairs { [DType::I32; 2] } else { [s.dtype, packed_dtype(s.dtype)] };
-    let a = c.input(args.a.0, left);
-    let b = c.input(args.b, right);
+    let packed = if s.group == Group::Pair { DType::BF16 } else { packed_dtype(s.dtype) };
+    let a = c.input(args.a.0, s.dtype);
+    let b = c.input(args.b, packed);
     let bias = args.bias.map(|x| c.input(x, DType::F32));
     let residual = args.residual.map(|x| c.input(x, s.residual));
     let y = c.output(args.y, s.y);
@@ -153,7 +151,7 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     } else {
         None
     };
-    let elem = if s.pairs { Elem::F32 } else { Elem::of(packed_dtype(s.dtype)) };
+    let elem = Elem::of(packed);
     let g = Gemm { spec: s, tile, elem, a, b, bias, residual, y, scratch };
     // A tile loads its elements of the residual right before it stores its sums there; no other tile has them, and the norm
     // reads the sums only. Not so if partial sums are stored before, or if an activation puts the residual off.
@@ -308,14 +306,14 @@ impl Gemm<'_> {
     /// The number of blocks of k; between them the sums are in the result's memory.
     fn block_count(&self) -> i64 {
         // Sums can't go through memory that would round them.
-        let exact = matches!(self.spec.y, DType::F32 | DType::I32) && !self.spec.pairs;
+        let exact = matches!(self.spec.y, DType::F32 | DType::I32);
         let size = self.spec.shape.k.as_const().filter(|_| exact);
         size.map_or(1, |k| (k + self.tile.block_k - 1) / self.tile.block_k)
     }
 
     /// Runs `body` for each block of k.
     fn k_blocks(&self, c: &mut Ctx, base: &Base, body: impl FnOnce(&mut Ctx, &Block)) {
-        let unroll = self.tile.unroll;
+        let unroll = self.tile.unroll * self.spec.group.size();
         let zero = c.b.int(0);
         let size = self.spec.shape.k.as_const();
         let blocks = self.block_count();
@@ -423,12 +421,13 @@ impl Gemm<'_> {
         };
         let start = c.mul_add(base.a, row, &self.spec.row_stride);
         let left = Left { ptr: self.a, rows: row_spots(c, self.a, start, &self.spec.row_stride, rows) };
-        // Panel p starts at p·16·K; inside it a row of 16 columns per k.
+        // Panel p starts at p·16·K; inside it a row of 16 columns per group of k.
+        let g = self.spec.group.size();
         let (mask, low) = (c.b.int(-PANEL), c.b.int(PANEL - 1));
         let panel = c.b.bin(Bin::And, col, mask);
         let inside = c.b.bin(Bin::And, col, low);
         let mut at = c.b.mul(panel, base.k);
-        at = c.b.add(at, inside);
+        at = c.mul_add(at, inside, &g.into());
         at = c.b.add(at, base.b);
         let mut panels = vec![c.b.address(self.b, at, 0)];
         for _ in 1..vectors * lanes / PANEL {
@@ -436,9 +435,9 @@ impl Gemm<'_> {
             at = c.mul_add(at, sixteen, &self.spec.shape.k);
             panels.push(c.b.address(self.b, at, 0));
         }
-        let spot = |v: i64| Spot { base: panels[(v * lanes / PANEL) as usize], offset: v * lanes % PANEL };
+        let spot = |v: i64| Spot { base: panels[(v * lanes / PANEL) as usize], offset: v * lanes % PANEL * g };
         let right = Right { ptr: self.b, vectors: (0..vectors).map(spot).collect(), stride: PANEL.into() };
-        let acc = micro::accumulate(c, &self.tile, &left, &right, k.range, init);
+        let acc = micro::accumulate(c, &self.tile, self.spec.group, &left, &right, k.range, init);
         let acc = match k.last {
             None => complete(c, &acc),
             Some(last) => {

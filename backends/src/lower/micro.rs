@@ -1,5 +1,4 @@
-//! The innermost loop of every product: a tile of registers accumulates over k. Where the operands are i32 and the sums
-//! f32, a k is a pair of bf16 elements.
+//! The innermost loop of every product: a tile of registers accumulates over k, of which pairs of bf16 take two at a time.
 
 use bertc_ir::Dim;
 use bertc_ir::kernel::{Bin, DotKind, Elem, Place, Reg};
@@ -35,6 +34,26 @@ pub struct Right {
     pub stride: Dim,
 }
 
+/// What one multiplication of registers takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Group {
+    /// One k.
+    One,
+    /// Two k of bf16, side by side in the left operand's rows and in each lane of the right one: row k / 2 of it holds
+    /// both, as long as two rows.
+    Pair,
+}
+
+impl Group {
+    /// Number of k.
+    pub fn size(self) -> i64 {
+        match self {
+            Group::One => 1,
+            Group::Pair => 2,
+        }
+    }
+}
+
 /// The range of k.
 #[derive(Clone, Copy, Debug)]
 pub struct Range {
@@ -46,18 +65,29 @@ pub struct Range {
     pub hi: Reg,
 }
 
-/// Adds Σ a(r, k)·b(k, v) to each of `init`, row by row, in ascending order of k.
-pub fn accumulate(c: &mut Ctx, tile: &Tile, a: &Left, b: &Right, k: Range, init: Vec<Reg>) -> Vec<Reg> {
+/// Adds Σ a(r, k)·b(k, v) to each of `init`, row by row, in ascending order of k. The range of k holds whole groups; its
+/// whole passes take `unroll` of them.
+pub fn accumulate(c: &mut Ctx, tile: &Tile, group: Group, a: &Left, b: &Right, k: Range, init: Vec<Reg>) -> Vec<Reg> {
     let lanes = i64::from(tile.lanes);
     // The rows of an unrolled pass lie at constant offsets only if their distance is constant.
     let stride = b.stride.as_const().filter(|s| (0..1 << 24).contains(s));
     let unroll = if stride.is_some() { tile.unroll } else { 1 };
+    let g = group.size();
+    let load = |c: &mut Ctx, at: Place, lanes: u8| match group {
+        Group::One => c.b.load_at(at, lanes),
+        Group::Pair => c.b.load_pairs_at(at, lanes),
+    };
     let pass = |c: &mut Ctx, unroll: i64, i: Reg, carried: &[Reg]| {
         let (at, mut acc) = (carried[0], carried[1..].to_vec());
-        let element =
-            |s: Spot, u: i64| Place { ptr: a.ptr, base: Some(s.base), index: i, offset: s.offset + u, active: None };
+        let element = |s: Spot, u: i64| Place {
+            ptr: a.ptr,
+            base: Some(s.base),
+            index: i,
+            offset: s.offset + u * g,
+            active: None,
+        };
         let ahead: Vec<Reg> = match tile.spread && lanes > 1 && unroll == lanes {
-            true => a.rows.iter().map(|&s| c.b.load_at(element(s, 0), tile.lanes)).collect(),
+            true => a.rows.iter().map(|&s| load(c, element(s, 0), tile.lanes)).collect(),
             false => Vec::new(),
         };
         for u in 0..unroll {
@@ -65,14 +95,14 @@ pub fn accumulate(c: &mut Ctx, tile: &Tile, a: &Left, b: &Right, k: Range, init:
                 .vectors
                 .iter()
                 .map(|s| {
-                    let offset = s.offset + u * stride.unwrap_or(0);
-                    c.b.load_at(Place { ptr: b.ptr, base: Some(s.base), index: at, offset, active: None }, tile.lanes)
+                    let offset = s.offset + u * g * stride.unwrap_or(0);
+                    load(c, Place { ptr: b.ptr, base: Some(s.base), index: at, offset, active: None }, tile.lanes)
                 })
                 .collect();
             for (r, acc) in acc.chunks_mut(row.len()).enumerate() {
                 let x = match ahead.get(r) {
                     Some(&x) => c.b.extract(x, u as u8),
-                    None => c.b.load_at(element(a.rows[r], u), 1),
+                    None => load(c, element(a.rows[r], u), 1),
                 };
                 let x = c.b.splat(x, tile.lanes);
                 for (&b, acc) in row.iter().zip(acc) {
@@ -82,12 +112,13 @@ pub fn accumulate(c: &mut Ctx, tile: &Tile, a: &Left, b: &Right, k: Range, init:
         }
         let mut next = vec![match stride {
             Some(s) => {
-                let step = c.b.int(unroll * s);
+                let step = c.b.int(unroll * g * s);
                 c.b.add(at, step)
             }
             None => {
                 let step = c.dim(&b.stride);
-                c.b.add(at, step)
+                let at = c.b.add(at, step);
+                if group == Group::Pair { c.b.add(at, step) } else { at }
             }
         }];
         next.extend(acc);
@@ -97,11 +128,11 @@ pub fn accumulate(c: &mut Ctx, tile: &Tile, a: &Left, b: &Right, k: Range, init:
     let mut carried = vec![c.mul_add(zero, k.lo, &b.stride)];
     carried.extend(init);
     if unroll == 1 {
-        carried = fold_over(c, k.lo, k.hi, 1, &carried, |c, i, x| pass(c, 1, i, x));
+        carried = fold_over(c, k.lo, k.hi, g, &carried, |c, i, x| pass(c, 1, i, x));
     } else {
-        carried = fold_over(c, k.lo, k.whole.unwrap_or(k.hi), unroll, &carried, |c, i, x| pass(c, unroll, i, x));
+        carried = fold_over(c, k.lo, k.whole.unwrap_or(k.hi), unroll * g, &carried, |c, i, x| pass(c, unroll, i, x));
         if let Some(whole) = k.whole {
-            carried = fold_over(c, whole, k.hi, 1, &carried, |c, i, x| pass(c, 1, i, x));
+            carried = fold_over(c, whole, k.hi, g, &carried, |c, i, x| pass(c, 1, i, x));
         }
     }
     carried.split_off(1)

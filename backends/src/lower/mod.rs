@@ -26,6 +26,7 @@ use self::ctx::Ctx;
 use self::gather::Operand;
 use self::gemm::Tile;
 use self::matmul::Shape;
+use self::micro::Group;
 use self::nest::{Source, View, pointwise, scalar_nest, strides};
 use crate::arena;
 use crate::plan::{Arg, Chunk, ConstData, ConstLayout, Lane, PortSpec, Program, Step};
@@ -533,7 +534,7 @@ impl Lowering<'_> {
             shared,
             row_stride,
             dtype,
-            pairs: false,
+            group: Group::One,
             residual: dtype,
             y: dtype,
             act: None,

@@ -422,6 +422,40 @@ fn linears_on_bf16() {
     c.check(&[y, z, u, v], 5e-3);
 }
 
+/// Attention on bf16: heads that go in pairs and heads that don't, numbers of keys that are odd and of several blocks,
+/// merged operands.
+#[test]
+fn attentions_on_bf16() {
+    for (queries, keys) in [("1", "b"), ("b", "b"), ("b", "140"), ("131", "3"), ("5", "257")] {
+        for (heads, d, e) in [(1, 2, 4), (2, 3, 6), (3, 18, 20)] {
+            for (mask, bf16) in [(false, true), (true, true), (true, false)] {
+                let mut c = Case::new(2, 5);
+                let (hd, he) = ((heads * d).to_string(), (heads * e).to_string());
+                let mut operands = vec![
+                    c.input(DType::BF16, &["a", queries, &hd]),
+                    c.input(DType::BF16, &["a", keys, &hd]),
+                    c.input(DType::BF16, &["a", keys, &he]),
+                ];
+                operands.extend(mask.then(|| c.input(DType::F32, &["a", "1", "1", keys])));
+                let mut op = Attention { heads, scale: 0.4, mask, bf16, ..Attention::default() };
+                let y = c.add(Op::Attention(op), &operands);
+                op.lengths = true;
+                op.nan_to_zero = true;
+                operands.push(c.lengths("a"));
+                let z = c.add(Op::Attention(op), &operands);
+                c.check(&[y, z], 1e-2);
+            }
+        }
+    }
+    let mut c = Case::new(2, 7);
+    let x = c.input(DType::BF16, &["a", "b", "24"]);
+    let part = |c: &mut Case, i: i64| c.add(Op::Slice { axis: 2, start: (8 * i).into(), len: 8.into(), step: 1 }, &[x]);
+    let operands = [part(&mut c, 0), part(&mut c, 1), part(&mut c, 2)];
+    let op = Attention { heads: 2, scale: 0.5, bf16: true, ..Attention::default() };
+    let y = c.add(Op::Attention(op), &operands);
+    c.check(&[y], 1e-2);
+}
+
 /// Tables that the object holds rounded, and sums that are.
 #[test]
 fn sums_on_bf16() {

@@ -1,6 +1,6 @@
 //! Builds kernels. Misuse (wrong register types) is a bug of a template and panics with the kernel's name.
 
-use super::{Bin, Block, DotKind, Elem, Inst, Kernel, Param, Place, Reg, RegType, Un};
+use super::{Bin, Block, DotKind, Elem, Inst, Kernel, Param, Place, Reg, RegType, Un, lane_in_memory};
 use crate::op::CmpOp;
 use crate::types::DType;
 
@@ -300,11 +300,26 @@ impl KernelBuilder {
 
     /// Loads `lanes` elements.
     pub fn load_at(&mut self, at: Place, lanes: u8) -> Reg {
-        let Param::Ptr { dtype, .. } = &self.params[at.ptr] else {
-            panic!("kernel '{}': load from an integer parameter", self.name)
+        self.load_as(at, Elem::of(self.dtype_of(at.ptr)), lanes)
+    }
+
+    /// Loads `lanes` pairs of bf16.
+    pub fn load_pairs_at(&mut self, at: Place, lanes: u8) -> Reg {
+        self.load_as(at, Elem::I32, lanes)
+    }
+
+    /// The dtype of a pointer parameter.
+    pub fn dtype_of(&self, ptr: usize) -> DType {
+        let Param::Ptr { dtype, .. } = &self.params[ptr] else {
+            panic!("kernel '{}': parameter {ptr} is an integer", self.name)
         };
-        let elem = Elem::of(*dtype);
-        assert!(lanes == 1 || elem.vectorises(), "kernel '{}': vector load of {dtype}", self.name);
+        *dtype
+    }
+
+    fn load_as(&mut self, at: Place, elem: Elem, lanes: u8) -> Reg {
+        let dtype = self.dtype_of(at.ptr);
+        let fits = lane_in_memory(dtype, elem).is_some() && (lanes == 1 || elem.vectorises());
+        assert!(fits, "kernel '{}': load of {lanes} lanes of {} from {dtype}", self.name, elem.name());
         let dst = self.reg(RegType::vector(elem, lanes));
         self.push(Inst::Load { dst, at });
         dst
@@ -320,7 +335,8 @@ impl KernelBuilder {
         let Param::Ptr { dtype, write: true, .. } = &self.params[at.ptr] else {
             panic!("kernel '{}': store to a read-only parameter", self.name)
         };
-        assert_eq!(Elem::of(*dtype), self.ty(value).elem, "kernel '{}': store to {dtype}", self.name);
+        let fits = lane_in_memory(*dtype, self.ty(value).elem).is_some();
+        assert!(fits, "kernel '{}': store to {dtype}", self.name);
         self.push(Inst::Store { at, value });
     }
 

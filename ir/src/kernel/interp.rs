@@ -7,7 +7,7 @@ use std::ops::Range;
 
 use super::lane::{bin, cmp, convert, dot_bf16, fma, load, store, un};
 use super::verify::verify;
-use super::{Block, DotKind, Elem, Inst, Kernel, Param, Place, Reg};
+use super::{Block, DotKind, Elem, Inst, Kernel, Param, Place, Reg, lane_in_memory};
 use crate::types::DType;
 
 /// The buffers that pointers point into. Several arguments may name the same buffer.
@@ -203,15 +203,17 @@ impl Machine<'_> {
     }
 
     /// The bytes of the first `count` elements of a place.
-    fn access(&self, at: &Place, count: usize, what: &str) -> Result<(DType, usize, usize), String> {
+    fn access(&self, at: &Place, lanes: usize, elem: Elem, what: &str) -> Result<(DType, usize, usize), String> {
         let &Place { ptr, base, index, offset, active: _ } = at;
         let p = &self.pointers[ptr];
         let dtype = p.dtype.ok_or_else(|| format!("{what} through an integer parameter"))?;
+        let lane = lane_in_memory(dtype, elem).ok_or_else(|| format!("{what} of {dtype} as {}", elem.name()))?;
+        let count = lanes * (lane.size() / dtype.size());
         let base = base.map_or(0, |b| self.get(b, 0) as i64);
         let first = i128::from(base) + i128::from(self.get(index, 0) as i64) + i128::from(offset);
         let len = p.bytes.len() / dtype.size();
         if count == 0 {
-            return Ok((dtype, p.buffer, p.bytes.start));
+            return Ok((lane, p.buffer, p.bytes.start));
         }
         if first < 0 || first + count as i128 > len as i128 {
             let name = match &self.kernel.params[ptr] {
@@ -221,7 +223,7 @@ impl Machine<'_> {
             let range = if count == 1 { format!("element {first}") } else { format!("elements {first}..={last}") };
             return Err(format!("{what} of {range} of parameter '{name}', which has {len} elements of {dtype}"));
         }
-        Ok((dtype, p.buffer, p.bytes.start + first as usize * dtype.size()))
+        Ok((lane, p.buffer, p.bytes.start + first as usize * dtype.size()))
     }
 
     /// How many lanes of `r` an access touches.
@@ -290,7 +292,7 @@ impl Machine<'_> {
             Inst::Load { dst, at } => {
                 let n = self.active(at, *dst);
                 self.map(*dst, |_, _| 0);
-                let (dtype, buffer, start) = self.access(at, n, "load")?;
+                let (dtype, buffer, start) = self.access(at, n, self.elem(*dst), "load")?;
                 let size = dtype.size();
                 for l in 0..n {
                     let at = start + l * size;
@@ -300,7 +302,7 @@ impl Machine<'_> {
             }
             Inst::Store { at, value } => {
                 let n = self.active(at, *value);
-                let (dtype, buffer, start) = self.access(at, n, "store")?;
+                let (dtype, buffer, start) = self.access(at, n, self.elem(*value), "store")?;
                 let size = dtype.size();
                 for l in 0..n {
                     let bytes = store(dtype, self.get(*value, l)).to_le_bytes();

@@ -74,6 +74,15 @@ impl Elem {
     }
 }
 
+/// What a lane of `elem` is in memory of `dtype`, if a load or store can go between them: the dtype itself, which
+/// converts, or for i32 and bf16 two elements as they are, which an i32 holds.
+pub fn lane_in_memory(dtype: DType, elem: Elem) -> Option<DType> {
+    match (dtype, elem) {
+        (DType::BF16, Elem::I32) => Some(DType::I32),
+        _ => (Elem::of(dtype) == elem).then_some(dtype),
+    }
+}
+
 /// Type of a register.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct RegType {
@@ -358,9 +367,10 @@ pub enum Inst {
         /// Added to the index.
         offset: i64,
     },
-    /// Consecutive elements, converted as [`Elem::of`] says. No alignment is assumed.
+    /// Consecutive elements, converted as [`Elem::of`] says, or pairs of bf16: see [`lane_in_memory`]. No alignment is
+    /// assumed.
     Load {
-        /// Result: its element is `Elem::of` the pointer's dtype.
+        /// Result: its element is `Elem::of` the pointer's dtype, or i32 for pairs of bf16.
         dst: Reg,
         /// The first element.
         at: Place,
@@ -370,7 +380,7 @@ pub enum Inst {
     Store {
         /// The first element, of a writable pointer.
         at: Place,
-        /// What to store: its element is `Elem::of` the pointer's dtype.
+        /// What to store: its element is `Elem::of` the pointer's dtype, or i32 for pairs of bf16.
         value: Reg,
     },
     /// `for var = lo; var < hi; var += step` with loop-carried values: `args` start as `init`, then are the body's

@@ -16,7 +16,7 @@
 //! Not checked: that indices lie inside buffers (the interpreter does) and that tasks don't race.
 
 use super::print::reg_name;
-use super::{Bin, Block, Elem, Inst, Kernel, Param, Place, Reg, RegType, Un};
+use super::{Bin, Block, Elem, Inst, Kernel, Param, Place, Reg, RegType, Un, lane_in_memory};
 use crate::diag::Diag;
 use crate::op::CmpOp;
 
@@ -280,9 +280,8 @@ impl Checker<'_> {
             Some(Param::Int { name, .. }) => self.err(format!("parameter '{name}' is an integer, expected a pointer")),
             Some(Param::Ptr { name, dtype, write: writable }) => {
                 self.require(*writable || !write, || format!("parameter '{name}' is read-only"));
-                let elem = Elem::of(*dtype);
-                self.require(ty.elem == elem, || {
-                    format!("{dtype} in memory is {} in a register, not {ty}", elem.name())
+                self.require(lane_in_memory(*dtype, ty.elem).is_some(), || {
+                    format!("{dtype} in memory is {} in a register, not {ty}", Elem::of(*dtype).name())
                 });
             }
         }

@@ -1,6 +1,6 @@
 //! Loads and stores of every memory type.
 
-use bertc_ir::kernel::{Elem, Param, Place, Reg, RegType};
+use bertc_ir::kernel::{Elem, Param, Place, Reg, RegType, lane_in_memory};
 use bertc_ir::{DType, Diag};
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{BlockArg, InstBuilder, MemFlagsData, Value, types};
@@ -64,9 +64,9 @@ impl Emitter<'_> {
     pub(super) fn load(&mut self, dst: Reg, at: &Place) -> Result<Value, Diag> {
         let (dtype, p, o) = self.place(at)?;
         let t = self.ty(dst);
-        if t.elem != Elem::of(dtype) {
+        let Some(dtype) = lane_in_memory(dtype, t.elem) else {
             return Err(self.error(format!("a load of {dtype} into {}", t.elem.name())));
-        }
+        };
         Ok(match at.active {
             _ if t.lanes == 1 => self.load_one(dtype, p, o),
             None => self.load_four(dtype, p, o),
@@ -173,9 +173,9 @@ impl Emitter<'_> {
     pub(super) fn store(&mut self, at: &Place, value: Reg) -> Result<(), Diag> {
         let (dtype, p, o) = self.place(at)?;
         let t = self.ty(value);
-        if t.elem != Elem::of(dtype) {
+        let Some(dtype) = lane_in_memory(dtype, t.elem) else {
             return Err(self.error(format!("a store of {} to {dtype}", t.elem.name())));
-        }
+        };
         let v = self.get(value)?;
         match at.active {
             _ if t.lanes == 1 => self.store_one(dtype, v, p, o),

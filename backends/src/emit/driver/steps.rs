@@ -86,6 +86,8 @@ impl Driver<'_> {
     fn step(&self, c: &mut Builder<'_>, step: &Step, ws: Value, parallel: Value, weights: Option<Value>) {
         let h = &self.header;
         let mut dim = |c: &mut Builder<'_>, i: usize| c.load(I64, ws, h.dims + 8 * i as i32);
+        // Scratch memory that parameters before have, for each worker.
+        let mut taken = 0;
         for (i, arg) in step.args.iter().enumerate() {
             let v = match arg {
                 Arg::Buffer(n) => c.load(I64, ws, h.slots + 8 * self.program.buffers[*n].slot as i32),
@@ -95,7 +97,20 @@ impl Driver<'_> {
                     let base = weights.expect("the address of the constants");
                     c.offset(base, self.consts[*n] as i64)
                 }
-                Arg::Scratch(_) => c.load(I64, ws, h.slots + 8 * self.program.slots.len() as i32),
+                Arg::Scratch(bytes) => {
+                    let slots = self.program.slots.len() as i32;
+                    let start = c.load(I64, ws, h.slots + 8 * slots);
+                    let before = taken;
+                    taken += *bytes as i64;
+                    if before == 0 {
+                        start
+                    } else {
+                        let workers = c.load(I64, ws, h.slots + 8 * (slots + 1));
+                        let before = c.int(before);
+                        let skipped = c.b.ins().imul(workers, before);
+                        c.b.ins().iadd(start, skipped)
+                    }
+                }
                 Arg::Int(d) => c.eval(d, &mut dim),
                 Arg::Chunk(d, chunk) => {
                     let extent = c.eval(d, &mut dim);

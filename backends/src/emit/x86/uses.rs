@@ -1,7 +1,7 @@
 //! Where registers of a kernel are defined and used: what selection must know before it reaches the use.
 
 use bertc_ir::DType;
-use bertc_ir::kernel::{Block, Elem, Inst, Kernel, Param, Reg};
+use bertc_ir::kernel::{Block, Elem, Inst, Kernel, Param, Reg, lane_in_memory};
 
 /// Facts about every register, by its number.
 pub(super) struct Uses {
@@ -142,7 +142,10 @@ impl Walk<'_> {
         let made = match user {
             Inst::Load { dst, at } => {
                 let exact = match self.kernel.params.get(at.ptr) {
-                    Some(Param::Ptr { dtype, .. }) => matches!(dtype, DType::F32 | DType::I32 | DType::F64),
+                    Some(Param::Ptr { dtype, .. }) => {
+                        let lane = lane_in_memory(*dtype, self.kernel.ty(*dst).elem);
+                        matches!(lane, Some(DType::F32 | DType::I32 | DType::F64))
+                    }
                     _ => false,
                 };
                 (exact && at.active.is_none()).then_some(*dst)

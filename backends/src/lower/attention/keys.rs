@@ -36,6 +36,7 @@ impl Attention {
         let zero = c.b.int(0);
         let from = c.mul_add(self.origin[1], t0, &self.k_stride);
         let lanes = i64::from(self.tile.lanes);
+        let packed = c.b.address(self.scratch, self.own, 0);
         loop_over(c, zero, count, 1, |c, j| {
             let row = c.mul_add(from, j, &self.k_stride);
             let row = c.b.address(self.k, row, 0);
@@ -52,8 +53,7 @@ impl Attention {
                     for l in 0..lanes {
                         let element = if lanes == 1 { v } else { c.b.extract(v, l) };
                         let offset = i64::from(l) * PANEL;
-                        let place =
-                            Place { ptr: self.scratch, base: Some(self.packed), index: at, offset, active: None };
+                        let place = Place { ptr: self.scratch, base: Some(packed), index: at, offset, active: None };
                         c.b.store_at(place, element);
                     }
                 });

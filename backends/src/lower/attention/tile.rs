@@ -6,8 +6,9 @@ use bertc_ir::kernel::{Bin, Elem, Place, Reg};
 use super::super::ctx::Ctx;
 use super::super::gemm::Tile;
 use super::super::matmul::PANEL;
-use super::super::micro::{Left, Range, Right, Spot, accumulate, round_down, row_spots, whole_passes};
+use super::super::micro::{Group, Left, Range, Right, Spot, accumulate, round_down, row_spots, whole_passes};
 use super::super::nest::{fold_over, loop_over};
+use super::pairs::COLUMNS;
 use super::{Attention, Block, KEYS};
 use crate::vecmath;
 
@@ -25,7 +26,7 @@ impl Attention {
         let tops = self.scores_of(c, s, rows, block);
         let row = c.b.sub(s, s0);
         self.softmax(c, row, &tops, block);
-        self.values(c, s, rows, block);
+        self.values(c, s, row, rows, block);
     }
 
     fn scores_at(&self, index: Reg, offset: i64) -> Place {
@@ -87,13 +88,18 @@ impl Attention {
         let (high, low) = (c.b.int(-PANEL), c.b.int(PANEL - 1));
         let panel = c.b.bin(Bin::And, col, high);
         let at = c.b.bin(Bin::And, col, low);
+        let (group, ptr, own) = match &self.pairs {
+            None => (Group::One, self.scratch, self.own),
+            Some(p) => (Group::Pair, p.ptr, p.own),
+        };
+        let g = group.size();
+        let at = c.mul_add(own, at, &g.into());
         let at = c.mul_add(at, panel, &self.d.into());
-        let at = c.b.add(at, self.own);
-        let bases: Vec<Reg> = (0..panels).map(|p| c.b.address(self.scratch, at, p * PANEL * self.d)).collect();
-        let spot = |v: i64| Spot { base: bases[(v * lanes / PANEL) as usize], offset: v * lanes % PANEL };
-        let right = Right { ptr: self.scratch, vectors: (0..vectors).map(spot).collect(), stride: PANEL.into() };
-        let (lo, d) = (c.b.int(0), c.b.int(self.d));
-        let whole = (self.d % self.tile.unroll != 0).then(|| c.b.int(self.d / self.tile.unroll * self.tile.unroll));
+        let bases: Vec<Reg> = (0..panels).map(|p| c.b.address(ptr, at, p * PANEL * self.d)).collect();
+        let spot = |v: i64| Spot { base: bases[(v * lanes / PANEL) as usize], offset: v * lanes % PANEL * g };
+        let right = Right { ptr, vectors: (0..vectors).map(spot).collect(), stride: PANEL.into() };
+        let (lo, d, pass) = (c.b.int(0), c.b.int(self.d), self.tile.unroll * g);
+        let whole = (self.d % pass != 0).then(|| c.b.int(self.d / pass * pass));
         let rows = left.rows.len() as i64;
         let init = vec![c.imm(Elem::F32, self.tile.lanes, 0.0); (rows * vectors) as usize];
         let active: Vec<Option<Reg>> = (0..vectors)
@@ -103,7 +109,7 @@ impl Attention {
                 end.map(|end| c.b.sub(end, first))
             })
             .collect();
-        let mut acc = accumulate(c, &self.tile, left, &right, Range { lo, whole, hi: d }, init);
+        let mut acc = accumulate(c, &self.tile, group, left, &right, Range { lo, whole, hi: d }, init);
         let scale = c.imm(Elem::F32, self.tile.lanes, self.scale.into());
         for (i, x) in (0..).zip(&mut acc) {
             let (r, v) = (i / vectors, i % vectors);
@@ -176,7 +182,13 @@ impl Attention {
                 let x = c.b.load_at(place, lanes);
                 let x = c.b.sub(x, base);
                 let x = vecmath::decay(&mut c.b, x);
-                c.b.store_at(place, x);
+                match &self.pairs {
+                    None => c.b.store_at(place, x),
+                    Some(p) => {
+                        let (ptr, base) = (p.ptr, Some(p.probabilities));
+                        c.b.store_at(Place { ptr, base, index: i, offset: r * KEYS, active: None }, x);
+                    }
+                }
                 c.b.add(total, x)
             };
             (0..).zip(&bases).zip(totals).map(each).collect()
@@ -208,25 +220,50 @@ impl Attention {
         });
     }
 
-    /// Adds the block's values to the tile's rows of the result, rescaled.
-    fn values(&self, c: &mut Ctx, s: Reg, rows: i64, block: &Block) {
+    /// Adds the block's values to the tile's rows of the result, rescaled; the first one is row `row` of the task. A result
+    /// that is rounded has the sums in scratch memory up to the last block.
+    fn values(&self, c: &mut Ctx, s: Reg, row: Reg, rows: i64, block: &Block) {
         let zero = c.b.int(0);
-        let left =
-            Left { ptr: self.scratch, rows: (0..rows).map(|r| Spot { base: self.scores, offset: r * KEYS }).collect() };
-        let whole = Some(whole_passes(c, zero, block.count, self.tile.unroll));
-        let range = Range { lo: zero, whole, hi: block.count };
+        let (group, ptr, base) = match &self.pairs {
+            None => (Group::One, self.scratch, self.scores),
+            Some(p) => (Group::Pair, p.ptr, p.probabilities),
+        };
+        let left = Left { ptr, rows: (0..rows).map(|r| Spot { base, offset: r * KEYS }).collect() };
+        let mut hi = block.count;
+        if group == Group::Pair {
+            // The probability beside an odd last one meets a value of 0.
+            let (one, low) = (c.b.int(1), c.b.int(-2));
+            hi = c.b.add(hi, one);
+            hi = c.b.bin(Bin::And, hi, low);
+        }
+        let whole = Some(whole_passes(c, zero, hi, self.tile.unroll * group.size()));
+        let range = Range { lo: zero, whole, hi };
         let to = c.mul_add(self.origin[3], s, &self.y_stride);
         let to = row_spots(c, self.y, to, &self.y_stride, rows);
         let from = c.mul_add(self.origin[2], block.t0, &self.v_stride);
         let tile_columns = |c: &mut Ctx, col: Reg, lanes: u8, vectors: i64| {
-            let start = c.b.add(from, col);
-            let base = c.b.address(self.v, start, 0);
-            let spots = (0..vectors).map(|v| Spot { base, offset: v * i64::from(lanes) }).collect();
-            let right = Right { ptr: self.v, vectors: spots, stride: self.v_stride.clone() };
+            let (ptr, base, stride) = match &self.pairs {
+                None => {
+                    let start = c.b.add(from, col);
+                    (self.v, c.b.address(self.v, start, 0), self.v_stride.clone())
+                }
+                Some(p) => {
+                    let start = c.mul_add(p.values, col, &2.into());
+                    (p.ptr, c.b.address(p.ptr, start, 0), self.e.into())
+                }
+            };
+            let offset = |v: i64| v * i64::from(lanes) * group.size();
+            let spots = (0..vectors).map(|v| Spot { base, offset: offset(v) }).collect();
+            let right = Right { ptr, vectors: spots, stride };
             let place = |r: i64, v: i64| {
                 let spot = to[r as usize];
                 let offset = spot.offset + v * i64::from(lanes);
                 Place { ptr: self.y, base: Some(spot.base), index: col, offset, active: None }
+            };
+            let own = c.mul_add(col, row, &self.e.into());
+            let sums = |r: i64, v: i64| match self.results {
+                None => place(r, v),
+                Some(base) => self.at(base, own, r * self.e + v * i64::from(lanes)),
             };
             let factor_of = |c: &mut Ctx, list: Reg, r: i64| {
                 let index = c.b.int(0);
@@ -240,13 +277,14 @@ impl Attention {
             for r in 0..rows {
                 let factor = factor_of(c, self.factors, r);
                 for v in 0..vectors {
-                    let x = c.b.load_at(place(r, v), lanes);
+                    let x = c.b.load_at(sums(r, v), lanes);
                     old.push(c.b.mul(x, factor));
                 }
             }
             let init = c.b.end_if(old);
             let tile = Tile { lanes, ..self.tile };
-            let acc = accumulate(c, &tile, &left, &right, range, init);
+            let acc = accumulate(c, &tile, group, &left, &right, range, init);
+            let mut done = Vec::new();
             for (r, row) in (0..).zip(acc.chunks(vectors as usize)) {
                 let inverse = factor_of(c, self.inverses, r);
                 for (v, &x) in (0..).zip(row) {
@@ -256,13 +294,24 @@ impl Attention {
                         let none = c.imm(Elem::F32, lanes, 0.0);
                         x = c.b.select(undefined, none, x);
                     }
-                    c.b.store_at(place(r, v), x);
+                    match self.results {
+                        None => c.b.store_at(place(r, v), x),
+                        Some(_) => done.push((r, v, x)),
+                    }
                 }
             }
+            if self.results.is_some() {
+                c.b.begin_if(block.last);
+                done.iter().for_each(|&(r, v, x)| c.b.store_at(place(r, v), x));
+                c.b.begin_else(Vec::new());
+                done.iter().for_each(|&(r, v, x)| c.b.store_at(sums(r, v), x));
+                c.b.end_if(Vec::new());
+            }
         };
-        // Whole tiles of columns, then single registers, then single columns.
+        // Whole tiles of columns, then single registers, then what is left: columns, or registers of pairs.
+        let rest = if group == Group::Pair { COLUMNS as u8 } else { 1 };
         let mut done = 0;
-        for (lanes, vectors) in [(self.tile.lanes, self.tile.vectors), (self.tile.lanes, 1), (1, 1)] {
+        for (lanes, vectors) in [(self.tile.lanes, self.tile.vectors), (self.tile.lanes, 1), (rest, 1)] {
             let step = i64::from(lanes) * vectors;
             let end = done + (self.e - done) / step * step;
             if end > done {

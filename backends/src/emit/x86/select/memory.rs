@@ -1,6 +1,6 @@
 //! Addresses, loads and stores of every memory type, whole or of the first lanes only.
 
-use bertc_ir::kernel::{Elem, Param, Place, Reg, RegType};
+use bertc_ir::kernel::{Elem, Param, Place, Reg, RegType, lane_in_memory};
 use bertc_ir::{DType, Diag};
 use iced_x86::{Code, OpKind};
 
@@ -106,6 +106,9 @@ impl Select<'_> {
 
     pub(super) fn load(&mut self, t: RegType, at: &Place) -> Result<V, Diag> {
         let (dtype, m) = self.place(at)?;
+        let Some(dtype) = lane_in_memory(dtype, t.elem) else {
+            return Err(self.error(format!("a load of {dtype} into {t}")));
+        };
         if t.lanes == 1 {
             return Ok(self.load_one(dtype, m));
         }
@@ -203,6 +206,9 @@ impl Select<'_> {
         let t = self.ty(value);
         let x = self.reg(value)?;
         let (dtype, m) = self.place(at)?;
+        let Some(dtype) = lane_in_memory(dtype, t.elem) else {
+            return Err(self.error(format!("a store of {t} to {dtype}")));
+        };
         if t.lanes == 1 {
             self.store_one(dtype, x, m);
             return Ok(());
