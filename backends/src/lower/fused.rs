@@ -213,7 +213,12 @@ impl Lowering<'_> {
         let y = self.define(v)?;
         let mut c = Ctx::new("attention");
         let args = attention::Args { q, k, v: value, mask, lengths, y };
-        let tasks = attention::attention(&mut c, self.tile.even(), &spec, args);
+        let mut tile = self.tile.even();
+        if spec.dtype == DType::BF16 && tile.lanes == 8 {
+            // Rounding probabilities takes registers, of which there are 16.
+            tile.rows /= 2;
+        }
+        let tasks = attention::attention(&mut c, tile, &spec, args);
         self.step(v, c, tasks)
     }
 

@@ -123,7 +123,26 @@ pub fn calls(p: &Program) -> Vec<Call> {
 
 /// Every family.
 pub fn all() -> Vec<(String, Graph)> {
-    [matmul(), linear(), attention(), sum_norm(), bf16()].concat()
+    [matmul(), linear(), attention(), bf16_attention(), sum_norm(), bf16()].concat()
+}
+
+/// Attention on bf16. Its sums of products are not exact.
+fn bf16_attention() -> Vec<(String, Graph)> {
+    let mut graphs = Vec::new();
+    for (s, t) in [(1, 1), (5, 3), (131, 20), (3, 141)] {
+        for (heads, d, e, bf16) in [(1, 4, 4, true), (2, 5, 7, false), (2, 34, 24, true)] {
+            let mut b = Build::new();
+            let mut operands: Vec<ValueId> = [[2, s, heads * d], [2, t, heads * d], [2, t, heads * e]]
+                .map(|shape| b.input_of(DType::BF16, &shape))
+                .to_vec();
+            operands.push(b.input(&[2, 1, 1, t]));
+            let a = Attention { heads: heads as usize, scale: 0.3, mask: true, bf16, ..Attention::default() };
+            let y = b.add(Op::Attention(a), &operands);
+            b.0.add_output("y", y);
+            graphs.push((format!("bf16 attention {s} x {t}, {heads} heads of {d} and {e}"), b.0));
+        }
+    }
+    graphs
 }
 
 /// Those that compute on pairs of bf16 or round to bf16. Results are no denormals, which count as 0 on some CPUs.
