@@ -39,7 +39,6 @@ impl Pass for UseBf16 {
             let done = match g.op(v) {
                 Op::Linear(_) | Op::MatMul { .. } => product(g, &mut narrow, v),
                 Op::Attention(_) => attention(g, &mut narrow, v),
-                Op::Attention(_) => attention(g, &mut narrow, v),
                 Op::SumNorm(s) if s.tables > 0 => tables(g, &mut narrow, v),
                 _ => continue,
             }?;

@@ -7,17 +7,32 @@ use std::path::{Path, PathBuf};
 use crate::golden::{self, Case, relative_error};
 use crate::machine::{Machine, case_bytes, read_outputs};
 
+/// How a model is compiled, and where it runs.
+#[derive(Clone, Copy, Debug)]
+pub struct Build {
+    /// The machine.
+    pub machine: Machine,
+    /// Its CPU, as `--cpu` names it.
+    pub cpu: &'static str,
+    /// The -O level.
+    pub level: u8,
+    /// `--bf16`.
+    pub bf16: bool,
+}
+
 /// Compiles `dir/model.onnx`, links it with the C driver, and compares all cases of `dir/model.npz`: from one object,
 /// serially and with 1 and 2 threads, which must agree bit by bit. The error is relative to the largest golden value.
 ///
 /// # Errors
 /// What went wrong, or which output of which case is off by how much.
-pub fn check(machine: Machine, cpu: &str, level: u8, model: &str, dir: &Path, tolerance: f64) -> Result<(), String> {
+pub fn check(build: Build, model: &str, dir: &Path, tolerance: f64) -> Result<(), String> {
+    let machine = build.machine;
     let scratch = tempfile::tempdir().map_err(|e| e.to_string())?;
     let options = bertc::CompileOptions {
-        opt_level: level,
+        opt_level: build.level,
         target: machine.name().to_string(),
-        cpu: cpu.to_string(),
+        cpu: build.cpu.to_string(),
+        bf16: build.bf16,
         name: "model".to_string(),
         verify_each: true,
         ..Default::default()

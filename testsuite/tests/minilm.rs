@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use bertc_testsuite::end_to_end::check;
+use bertc_testsuite::end_to_end::{Build, check};
 use bertc_testsuite::machine::Machine;
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -20,8 +20,16 @@ fn main() {
             trials.push(Trial::test(name, || Ok(())).with_ignored_flag(true));
             continue;
         };
-        let run = move || check(machine, cpu, 3, "minilm", &dir, 1e-4).map_err(Failed::from);
-        trials.push(Trial::test(format!("minilm::{}::{cpu}", machine.name()), run));
+        for (bf16, tolerance) in [(false, 1e-4), (true, 2e-2)] {
+            // The wide code is what there is for bf16.
+            if bf16 && cpu != "generic" {
+                continue;
+            }
+            let (dir, build) = (dir.clone(), Build { machine, cpu, level: 3, bf16 });
+            let run = move || check(build, "minilm", &dir, tolerance).map_err(Failed::from);
+            let suffix = if bf16 { "::bf16" } else { "" };
+            trials.push(Trial::test(format!("minilm::{}::{cpu}{suffix}", machine.name()), run));
+        }
     }
     libtest_mimic::run(&args, trials).exit();
 }

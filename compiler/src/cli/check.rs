@@ -19,9 +19,9 @@ pub struct CheckArgs {
     /// Inputs, by their ONNX names [default: plausible ones, a batch of 2 of length 13, as far as the ranges allow]
     #[arg(long, value_name = "IN.npz")]
     pub input: Option<PathBuf>,
-    /// Largest error that is fine, relative to the largest element
-    #[arg(long, value_name = "REL", default_value_t = 1e-4, allow_negative_numbers = true, value_parser = tolerance)]
-    pub tol: f64,
+    /// Largest error that is fine, relative to the largest element [default: 0.0001, with --bf16 0.05]
+    #[arg(long, value_name = "REL", allow_negative_numbers = true, value_parser = tolerance)]
+    pub tol: Option<f64>,
     /// Look at every op, with intermediates that share no memory (the default)
     #[arg(long, overrides_with = "no_taps")]
     pub taps: bool,
@@ -53,7 +53,7 @@ impl CheckArgs {
             model: self.model,
             resources: self.resources,
             input: self.input,
-            tolerance: self.tol,
+            tolerance: self.tol.unwrap_or(if self.tune.pass.bf16 { 5e-2 } else { 1e-4 }),
             taps: !self.no_taps,
             bisect: self.bisect,
             json: self.json,
