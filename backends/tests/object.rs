@@ -248,7 +248,7 @@ fn no_format_has_undefined_symbols() {
 /// What chooses a variant is exported where there is a choice.
 #[test]
 fn variants_are_exported_by_name() {
-    let (p, targets) = (program("m"), target(TRIPLES[0]).variants());
+    let (p, targets) = (program("m"), target(TRIPLES[0]).variants(false));
     let variants: Vec<_> = targets.iter().map(|target| Variant { program: &p, target }).collect();
     let mut out = Vec::new();
     emit_variants(&variants, &EmitOptions::default(), &mut out).unwrap();
