@@ -58,7 +58,7 @@ def markdown(config, result):
     head = ['model', 'batch', 'length', 'threads', *runtimes.BY_NAME, 'best peer / bertc', 'difference']
     return f'''\
 - machine: {result['machine']}; load before: {result['load before']:.1f}
-- versions: {versions}; bertc {config['flags']}; f32 everywhere
+- versions: {versions}; bertc {config['flags']}; {config['precision']}
 - command: `{config['command']}`
 - {min(l['rounds'] for l in lines)} to {max(l['rounds'] for l in lines)} rounds; largest difference to ONNX Runtime's outputs: \
 {', '.join(f'{n} {d:.0e}' for n, d in largest.items())} of the largest value

@@ -58,10 +58,11 @@ def prepare(args, work, python, converter, missing):
         onnx = work / f'{key}.onnx'
         if not onnx.exists():
             call(python, script, target.format(folder=work))
-        flags = shlex.split(args.flags)
-        so = work / f'{key}.so'
+        flags = shlex.split(args.flags) + ['--bf16'] * args.bf16
+        so = work / (f'{key}-bf16.so' if args.bf16 else f'{key}.so')
         call(bertc, onnx, '--emit', 'sharedlib', '--name', 'peer', '-o', so, *flags)
-        files[key] = {'title': title, 'onnx': str(onnx), 'so': str(so), 'rt': str(stub), 'cold': str(work / 'cold')}
+        files[key] = {'title': title, 'onnx': str(onnx), 'so': str(so), 'rt': str(stub), 'cold': str(work / 'cold'),
+                      'precision': 'bf16' if args.bf16 else 'f32'}
         for batch, sequence in args.shapes if converter else []:
             out = work / f'{key}-{batch}-{sequence}.tflite'
             try:
@@ -84,6 +85,7 @@ def main():
     parser.add_argument('--seconds', type=float, help='to measure a line of the table, in 3 rounds or more; default: 20, quick: 4')
     parser.add_argument('--bertc', type=Path, help='the program, libbertc_rt.a beside it; default: built by cargo')
     parser.add_argument('--flags', default='--cpu native', help='for bertc; default: --cpu native')
+    parser.add_argument('--bf16', action='store_true', help='bertc and OpenVINO compute in bf16; the others have none')
     parser.add_argument('--python', default=sys.executable, help='makes the environments; default: this one')
     parser.add_argument('--work', type=Path, default=ROOT / 'target/peers', help='default: target/peers')
     parser.add_argument('--json', type=Path, help='file for all figures')
@@ -107,7 +109,8 @@ def main():
         missing.append('LiteRT: its converter could not be installed (it needs Python 3.12: --python)')
     config = {
         'files': prepare(args, work, python, converter, missing), 'shapes': args.shapes, 'threads': args.threads,
-        'seconds': args.seconds, 'flags': args.flags, 'missing': missing,
+        'seconds': args.seconds, 'flags': args.flags + ' --bf16' * args.bf16, 'missing': missing,
+        'precision': 'bf16 in bertc and OpenVINO, f32 in the others' if args.bf16 else 'f32 everywhere',
         'command': shlex.join(['python', 'testsuite/benches/peers/run.py', *sys.argv[1:]]),
         'json': str(args.json.resolve()) if args.json else None, 'out': str(args.out.resolve()) if args.out else None,
     }

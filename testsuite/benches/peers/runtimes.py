@@ -47,7 +47,7 @@ class OpenVino:
         model.reshape({i.any_name: [batch, sequence] for i in model.inputs})
         self.model = core.compile_model(model, 'CPU', {
             'PERFORMANCE_HINT': 'LATENCY', 'INFERENCE_NUM_THREADS': threads, 'NUM_STREAMS': 1,
-            'INFERENCE_PRECISION_HINT': 'f32'})
+            'INFERENCE_PRECISION_HINT': files['precision']})
         self.request = self.model.create_infer_request()
         # Copied here once, not in every run.
         for name, value in inputs([i.any_name for i in model.inputs], batch, sequence).items():
