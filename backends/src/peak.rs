@@ -1,9 +1,9 @@
-//! The machine's peak of multiply-adds, as a program: what no kernel can be faster than.
+//! The machine's peak of multiply-adds, of f32 or of bf16, as a program: what no kernel can be faster than.
 //!
 //! Each task runs a loop of multiply-adds over as many independent sums as registers hold, so that neither latency nor
 //! memory limits it, only how many such instructions the CPU starts in a cycle.
 
-use bertc_ir::kernel::{Elem, Kernel, KernelBuilder, RegType};
+use bertc_ir::kernel::{DotKind, Elem, Kernel, KernelBuilder, RegType};
 use bertc_ir::{DType, Dim, Symbols, TensorType};
 
 use crate::emit::x86;
@@ -38,28 +38,34 @@ pub struct Width {
     pub lanes: u8,
     /// How many such registers there are.
     pub registers: usize,
+    /// What is multiplied: f32, or pairs of bf16.
+    pub dtype: DType,
 }
 
 /// Registers of AVX-512.
-const WIDE: Width = Width { lanes: 16, registers: 32 };
+const WIDE: Width = Width { lanes: 16, registers: 32, dtype: DType::F32 };
 
 impl Width {
     /// The registers that Cranelift uses: 128 bits.
     pub fn narrow(target: &Target) -> Width {
-        Width { lanes: target.lanes(), registers: target.vector_registers() }
+        Width { lanes: target.lanes(), registers: target.vector_registers(), dtype: DType::F32 }
     }
 
-    /// Every width that there is an emitter for, narrow first.
+    /// Every width that there is an emitter for, narrow first; of bf16 where there are instructions for it.
     pub fn all(target: &Target) -> Vec<Width> {
         let mut all = vec![Width::narrow(target)];
         let most = x86::lanes(target).unwrap_or(0);
-        all.extend([Width { lanes: 8, registers: 16 }, WIDE].into_iter().filter(|w| w.lanes <= most));
+        let half = Width { lanes: 8, registers: 16, dtype: DType::F32 };
+        all.extend([half, WIDE].into_iter().filter(|w| w.lanes <= most));
+        if most == WIDE.lanes && target.has("avx512bf16") {
+            all.push(Width { dtype: DType::BF16, ..WIDE });
+        }
         all
     }
 }
 
-/// The program for f32 vectors; its symbols start with `name`.
-pub fn peak(name: &str, target: &Target, Width { lanes, registers }: Width) -> Peak {
+/// The program for such vectors; its symbols start with `name`.
+pub fn peak(name: &str, target: &Target, Width { lanes, registers, dtype }: Width) -> Peak {
     let sums = registers.saturating_sub(SPARE).max(1);
     let mut symbols = Symbols::default();
     let tasks = Dim::symbol(symbols.intern("tasks", 1, MAX_TASKS));
@@ -69,7 +75,10 @@ pub fn peak(name: &str, target: &Target, Width { lanes, registers }: Width) -> P
         symbols,
         inputs: Vec::new(),
         outputs: vec![PortSpec { name: "sums".into(), ty }],
-        kernels: vec![kernel(lanes, sums, target.is_x86_64())],
+        kernels: vec![match dtype {
+            DType::BF16 => pairs(lanes, sums),
+            _ => kernel(lanes, sums, target.is_x86_64()),
+        }],
         consts: Vec::new(),
         buffers: Vec::new(),
         slots: Vec::new(),
@@ -82,7 +91,8 @@ pub fn peak(name: &str, target: &Target, Width { lanes, registers }: Width) -> P
             source: "peak".into(),
         }],
     };
-    Peak { program, multiply_adds: ITERATIONS as u64 * (UNROLL * sums * usize::from(lanes)) as u64 }
+    let of_lane = if dtype == DType::BF16 { 2 } else { 1 };
+    Peak { program, multiply_adds: ITERATIONS as u64 * (UNROLL * sums * usize::from(lanes) * of_lane) as u64 }
 }
 
 /// `overwrite`: whether the target's multiply-add overwrites a factor (else the addend), which then is the sum, so that
@@ -120,6 +130,31 @@ fn kernel(lanes: u8, sums: usize, overwrite: bool) -> Kernel {
     b.finish()
 }
 
+/// The same on pairs of bf16.
+fn pairs(lanes: u8, sums: usize) -> Kernel {
+    let mut b = KernelBuilder::new("dot_products");
+    let y = b.output("sums", DType::F32);
+    b.keep_order();
+    let (int, float) = (RegType::vector(Elem::I32, lanes), RegType::vector(Elem::F32, lanes));
+    // Two halves of 2^-10 each: sums stay small.
+    let mut init = vec![b.const_i(int, 0x3a80_3a80), b.const_i(int, 0x3a80_3a80)];
+    init.extend((0..sums).map(|i| b.const_f(float, i as f64 / sums as f64)));
+    let (zero, end) = (b.int(0), b.int(ITERATIONS));
+    let all = b.for_loop(zero, end, 1, &init, |b, _, carried| {
+        let mut next = carried.to_vec();
+        for _ in 0..UNROLL {
+            next[2..].iter_mut().for_each(|s| *s = b.dot(DotKind::Bf16, carried[0], carried[1], *s));
+        }
+        next
+    });
+    let sum = all[3..].iter().fold(all[2], |sum, &x| b.add(sum, x));
+    let width = b.int(lanes.into());
+    let task = b.task();
+    let at = b.mul(task, width);
+    b.store(y, at, 0, sum);
+    b.finish()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -129,7 +164,8 @@ mod tests {
     fn the_loop_is_multiply_adds_alone() {
         for (arch, cpu, width, op) in [
             ("x86_64", "x86-64-v3", None, "vfmadd"),
-            ("x86_64", "x86-64-v3", Some(Width { lanes: 8, registers: 16 }), "ymm"),
+            ("x86_64", "x86-64-v3", Some(Width { lanes: 8, registers: 16, dtype: DType::F32 }), "ymm"),
+            ("x86_64", "sapphirerapids", Some(Width { dtype: DType::BF16, ..WIDE }), "vdpbf16ps"),
             ("x86_64", "x86-64-v4", Some(WIDE), "zmm"),
             ("aarch64", "generic", None, "fmla"),
         ] {
@@ -139,13 +175,14 @@ mod tests {
             let asm = object::emit_asm(&[object::Variant { program: &p.program, target: &target }]).unwrap();
             let kernel = asm.split("\n\n").next().unwrap();
             let lines: Vec<&str> = kernel.lines().collect();
-            let is = |l: &&str| l.contains(op) && (l.contains("fmadd") || l.contains("fmla"));
+            let is = |l: &&str| l.contains(op) && ["fmadd", "fmla", "vdpbf16ps"].iter().any(|op| l.contains(op));
             let (first, last) = (lines.iter().position(&is), lines.iter().rposition(&is));
             let body = &lines[first.unwrap()..=last.unwrap()];
             let sums = width.registers - SPARE;
             assert_eq!(body.iter().filter(|l| is(l)).count(), UNROLL * sums, "{kernel}");
             assert_eq!(body.len(), UNROLL * sums, "copies or spills in\n{kernel}");
-            assert_eq!(p.multiply_adds, 4096 * 8 * sums as u64 * u64::from(width.lanes));
+            let of_lane = if width.dtype == DType::BF16 { 2 } else { 1 };
+            assert_eq!(p.multiply_adds, 4096 * 8 * sums as u64 * u64::from(width.lanes) * of_lane);
         }
     }
 
@@ -153,6 +190,7 @@ mod tests {
     fn wide_needs_the_cpu() {
         let widths = |cpu: &str| Width::all(&Target::parse("x86_64", cpu).unwrap());
         assert_eq!(widths("x86-64-v3").iter().map(|w| w.lanes).collect::<Vec<_>>(), [4, 8]);
-        assert_eq!(widths("znver4").iter().map(|w| w.lanes).collect::<Vec<_>>(), [4, 8, 16]);
+        let kinds: Vec<_> = widths("znver4").iter().map(|w| (w.lanes, w.dtype)).collect();
+        assert_eq!(kinds, [(4, DType::F32), (8, DType::F32), (16, DType::F32), (16, DType::BF16)]);
     }
 }

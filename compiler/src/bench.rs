@@ -143,7 +143,8 @@ pub fn run(o: &BenchOptions) -> Result<(), Vec<Diag>> {
     // Only the library is needed from here on.
     drop(compiled);
     let multiply_adds = model_multiply_adds(&o.model, &o.compile, &named)?;
-    let yardsticks = Yardsticks { peaks: peak::load_all(dir.path())?, reads: bandwidth::load(dir.path())? };
+    let yardsticks =
+        Yardsticks { peaks: peak::load_all(dir.path(), o.compile.bf16)?, reads: bandwidth::load(dir.path())? };
     progress.finish();
 
     let (rows, read_bytes) = measure(o, &loaded, &dims, &yardsticks)?;

@@ -3,6 +3,8 @@
 
 use bertc_backends::lower::lower;
 use bertc_backends::target::{Emitter, Target};
+use bertc_ir::DType;
+use bertc_ir::kernel::Param;
 use bertc_ir::kernel::interp::{self, Memory};
 
 use crate::machine::{Arg, Case, Outcome, TARGETS, run_on};
@@ -11,8 +13,12 @@ use crate::machine::{Arg, Case, Outcome, TARGETS, run_on};
 mod graphs;
 use graphs::{Call, Operand};
 
-fn f32s(bytes: &[u8]) -> Vec<f32> {
-    bytes.chunks(4).map(|c| f32::from_le_bytes(c.try_into().expect("four bytes"))).collect()
+/// The elements as f32: those of bf16 by their value, all others by their bits.
+fn f32s(bytes: &[u8], dtype: DType) -> Vec<f32> {
+    match dtype {
+        DType::BF16 => bytes.chunks(2).map(|c| f32::from_bits(u32::from(c[1]) << 24 | u32::from(c[0]) << 16)).collect(),
+        _ => bytes.chunks(4).map(|c| f32::from_le_bytes(c.try_into().expect("four bytes"))).collect(),
+    }
 }
 
 fn case(call: Call, name: &str) -> Case {
@@ -34,12 +40,14 @@ fn case(call: Call, name: &str) -> Case {
     }
     interp::run(&call.kernel, &mut memory, &model, 0..call.tasks).unwrap_or_else(|e| panic!("{name}: {e}"));
     let name = format!("{name}: {}", call.kernel.name);
+    let dtypes: Vec<DType> = call.kernel.params.iter().filter_map(Param::dtype).collect();
     let check = move |o: &Outcome, t: &Target| {
         let both = o.buffers.iter().zip(&memory.buffers).enumerate();
         for (i, (got, want)) in both.filter(|(i, _)| compared[*i]) {
-            for (k, (a, b)) in f32s(got).into_iter().zip(f32s(want)).enumerate() {
-                // Without a fused multiply-add every product rounds.
-                let close = (a - b).abs() <= 2e-5 * b.abs().max(1.0) || a.to_bits() == b.to_bits();
+            // Without a fused multiply-add every product rounds; a result on the edge between two bf16 goes either way.
+            let tolerance = if dtypes[i] == DType::BF16 { 1.0 / 128.0 } else { 2e-5 };
+            for (k, (a, b)) in f32s(got, dtypes[i]).into_iter().zip(f32s(want, dtypes[i])).enumerate() {
+                let close = (a - b).abs() <= tolerance * b.abs().max(1.0) || a.to_bits() == b.to_bits();
                 assert!(close, "{name} on {} {}: buffer {i}, element {k}: {a} for {b}", t.triple, t.cpu);
             }
         }

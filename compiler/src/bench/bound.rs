@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use bertc_backends::lower::Traced;
 use bertc_backends::pack;
 use bertc_backends::plan::{Arg, Program, Step};
-use bertc_ir::kernel::Kernel;
+use bertc_ir::kernel::{Block, DotKind, Inst, Kernel};
 use bertc_ir::{DType, Graph, Op, TensorType, ValueId};
 
 use super::PeakRate;
@@ -103,7 +103,19 @@ fn op_bytes(g: &Graph, v: ValueId, dims: &[i64]) -> u64 {
 pub(super) fn kind(kernel: &Kernel) -> PeakKind {
     // Four lanes are the least that any target's vectors have.
     let lanes = kernel.regs.iter().map(|r| r.lanes).max().unwrap_or(1).max(4);
-    PeakKind { dtype: DType::F32, bits: 32 * u32::from(lanes) }
+    // Where there are no instructions for it, bf16 is widened to f32: the emitter knows, and no peak of it was measured.
+    let dtype = if multiplies_bf16(&kernel.body) { DType::BF16 } else { DType::F32 };
+    PeakKind { dtype, bits: 32 * u32::from(lanes) }
+}
+
+/// Whether a block has dot products of bf16.
+fn multiplies_bf16(block: &Block) -> bool {
+    block.insts.iter().any(|i| match i {
+        Inst::Dot { kind: DotKind::Bf16, .. } => true,
+        Inst::For { body, .. } => multiplies_bf16(body),
+        Inst::If { then, otherwise, .. } => multiplies_bf16(then) || multiplies_bf16(otherwise),
+        _ => false,
+    })
 }
 
 /// The kernel of a step.
@@ -174,9 +186,10 @@ impl Bound {
 }
 
 impl Machine<'_> {
-    /// Multiply-adds a second of a kind; of the fastest kind, if that one was not measured.
+    /// Multiply-adds a second of a kind. If that one was not measured: of f32 in such vectors, or of the fastest kind.
     pub fn peak(&self, kind: PeakKind) -> f64 {
-        let exact = self.peaks.iter().find(|p| p.kind == kind).map(|p| p.rate);
+        let of = |kind: PeakKind| self.peaks.iter().find(|p| p.kind == kind).map(|p| p.rate);
+        let exact = of(kind).or_else(|| of(PeakKind { dtype: DType::F32, ..kind }));
         exact.unwrap_or_else(|| self.peaks.iter().map(|p| p.rate).fold(0.0, f64::max))
     }
 

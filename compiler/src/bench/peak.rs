@@ -49,17 +49,20 @@ pub(super) struct Yardstick<'a> {
     pub multiply_adds: u64,
 }
 
-/// Every width that the compiler emits code for on this machine, narrow first. `dir` takes the files.
-pub(super) fn load_all(dir: &Path) -> Result<Vec<LoadedPeak>, Vec<Diag>> {
+/// Every width that the compiler emits code for on this machine, narrow first; that of bf16 if it is asked for. `dir` takes
+/// the files.
+pub(super) fn load_all(dir: &Path, bf16: bool) -> Result<Vec<LoadedPeak>, Vec<Diag>> {
     let target = Target::parse("native", "native").map_err(|d| vec![d])?;
-    Width::all(&target).into_iter().map(|w| load(dir, &target, w)).collect()
+    let wanted = Width::all(&target).into_iter().filter(|w| bf16 || w.dtype == DType::F32);
+    wanted.map(|w| load(dir, &target, w)).collect()
 }
 
 fn load(dir: &Path, target: &Target, width: Width) -> Result<LoadedPeak, Vec<Diag>> {
     let bits = 32 * u32::from(width.lanes);
-    let Peak { program, multiply_adds } = peak::peak(&format!("peak{bits}"), target, width);
+    let name = format!("peak{bits}_{}", width.dtype);
+    let Peak { program, multiply_adds } = peak::peak(&name, target, width);
     let loaded = load_program(dir, target, &program)?;
-    Ok(LoadedPeak { kind: PeakKind { dtype: DType::F32, bits }, loaded, multiply_adds })
+    Ok(LoadedPeak { kind: PeakKind { dtype: width.dtype, bits }, loaded, multiply_adds })
 }
 
 /// A program of the yardsticks, linked in `dir` and loaded.

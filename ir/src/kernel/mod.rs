@@ -126,6 +126,16 @@ pub enum Param {
     },
 }
 
+impl Param {
+    /// The element type of a pointer.
+    pub fn dtype(&self) -> Option<DType> {
+        match self {
+            Param::Ptr { dtype, .. } => Some(*dtype),
+            Param::Int { .. } => None,
+        }
+    }
+}
+
 /// Operations of one register.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Un {
