@@ -135,7 +135,7 @@ fn every_instruction_has_an_example() {
     for (line, text) in examples() {
         checked(line, &text).iter().for_each(|k| mnemonics(&k.body, &mut found));
     }
-    let rest = ["const", "fma", "cmp", "select", "convert", "bitcast", "splat", "extract"];
+    let rest = ["const", "fma", "cmp", "select", "convert", "bitcast", "splat", "extract", "reduce", "zip"];
     let control = ["load", "store", "for", "if", "fail"];
     let all = Un::ALL.iter().map(|u| u.name()).chain(Bin::ALL.iter().map(|b| b.name())).chain(rest).chain(control);
     let missing: Vec<&str> = all.filter(|n| !found.contains(n)).collect();

@@ -210,6 +210,12 @@ fn types_of_plain_instructions() {
     assert_eq!((extract(1, 3, "f32"), extract(1, 4, "f32")), (None, refused("no lane 4 in f32x4")));
     assert_eq!(extract(0, 0, "f32"), refused("no lane 0 in f32"));
     assert_eq!(extract(1, 0, "i32"), refused("an operand is i32, expected f32"));
+    let zip = |a: usize, b: usize, to| typed(move |r, dst| Inst::Zip { dst, high: true, a: r[a], b: r[b] }, ty(to));
+    assert_eq!((zip(1, 1, "f32x4"), zip(0, 0, "f32")), (None, refused("no zip of f32")));
+    assert_eq!(
+        (zip(7, 7, "maskx4"), zip(1, 4, "f32x4")),
+        (refused("no zip of maskx4"), refused("an operand is i32x4, expected f32x4"))
+    );
 }
 
 #[test]

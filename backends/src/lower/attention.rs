@@ -96,9 +96,9 @@ pub struct Args {
 pub fn attention(c: &mut Ctx, tile: Tile, s: &Spec, args: Args) -> Tasks {
     c.b.keep_order();
     let (d, e) = (s.head.as_const()?, s.value_head.as_const()?);
-    // Element offsets in the scratch memory: packed keys, scores of a tile, per row of the task its maximum and its sum,
+    // Element offsets in the scratch memory: packed keys, their values, scores of a tile, per row of the task its maximum and its sum,
     // and then lists of a number per row of the tile.
-    let scores = KEYS.checked_mul(d)?;
+    let scores = KEYS.checked_mul(d.checked_add(e)?)?;
     let maxima = scores + tile.rows * KEYS;
     let sums = maxima + ROWS;
     let lists = sums + ROWS;
@@ -200,6 +200,7 @@ pub fn attention(c: &mut Ctx, tile: Tile, s: &Spec, args: Args) -> Tasks {
         let left = c.b.sub(keys, t0);
         let count = c.b.min(left, limit);
         a.pack(c, t0, count);
+        a.pack_values(c, t0, count);
         let zero = c.b.int(0);
         let first = c.b.cmp(CmpOp::Eq, t0, zero);
         let last = c.b.cmp(CmpOp::Eq, left, count);

@@ -278,6 +278,14 @@ impl KernelBuilder {
         dst
     }
 
+    /// Lanes of the first halves of two vectors, or of the second ones, by turns.
+    pub fn zip(&mut self, high: bool, a: Reg, b: Reg) -> Reg {
+        let ty = self.same(a, b);
+        let dst = self.reg(ty);
+        self.push(Inst::Zip { dst, high, a, b });
+        dst
+    }
+
     /// The address of `ptr[index + offset]`.
     pub fn address(&mut self, ptr: usize, index: Reg, offset: i64) -> Reg {
         let dst = self.reg(RegType::scalar(Elem::Addr));

@@ -314,6 +314,18 @@ pub enum Inst {
         /// The vector.
         a: Reg,
     },
+    /// Lanes of two vectors by turns: `a[i], b[i], a[i+1], b[i+1], …`, as many as one has, from their first halves or from
+    /// their second ones. Of the rows of a square matrix, row i with row i + n/2, the log2 n-th time, it is the transpose.
+    Zip {
+        /// Result, a vector of the same type.
+        dst: Reg,
+        /// Whether it is of the second halves.
+        high: bool,
+        /// Where even lanes come from.
+        a: Reg,
+        /// Where odd lanes come from.
+        b: Reg,
+    },
     /// The address of `ptr[index + offset]`.
     Address {
         /// Result.

@@ -119,7 +119,7 @@ macro_rules! operands {
             | Inst::Splat { a, .. }
             | Inst::Extract { a, .. }
             | Inst::Reduce { a, .. } => [a].into_iter().for_each($f),
-            Inst::Bin { a, b, .. } | Inst::Cmp { a, b, .. } => [a, b].into_iter().for_each($f),
+            Inst::Bin { a, b, .. } | Inst::Cmp { a, b, .. } | Inst::Zip { a, b, .. } => [a, b].into_iter().for_each($f),
             Inst::Fma { a, b, c, .. } => [a, b, c].into_iter().for_each($f),
             Inst::Select { m, a, b, .. } => [m, a, b].into_iter().for_each($f),
             Inst::Address { index, .. } => [index].into_iter().for_each($f),
@@ -151,6 +151,7 @@ macro_rules! results {
             | Inst::Splat { dst, .. }
             | Inst::Extract { dst, .. }
             | Inst::Reduce { dst, .. }
+            | Inst::Zip { dst, .. }
             | Inst::Address { dst, .. }
             | Inst::Load { dst, .. } => [dst].into_iter().for_each($f),
             Inst::For { dst, .. } | Inst::If { dst, .. } => dst.into_iter().for_each($f),
@@ -174,6 +175,7 @@ impl Inst {
             Inst::Splat { .. } => "splat",
             Inst::Extract { .. } => "extract",
             Inst::Reduce { .. } => "reduce",
+            Inst::Zip { .. } => "zip",
             Inst::Address { .. } => "address",
             Inst::Load { .. } => "load",
             Inst::Store { .. } => "store",

@@ -171,6 +171,7 @@ impl Printer<'_> {
             Inst::Convert { unsigned: true, .. } => write!(self.out, " unsigned {operands}")?,
             Inst::Extract { lane, .. } => write!(self.out, " {operands}[{lane}]")?,
             Inst::Reduce { op, .. } => write!(self.out, " {} {operands}", op.name())?,
+            Inst::Zip { high, .. } => write!(self.out, " {} {operands}", if *high { "high" } else { "low" })?,
             Inst::Load { at, .. } => {
                 let line = format!(" {}", self.place(at));
                 self.out.push_str(&line);

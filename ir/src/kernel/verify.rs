@@ -383,6 +383,10 @@ fn typing(inst: &Inst, d: RegType, t: &[RegType]) -> Result<(), String> {
             check(ok, &|| format!("no reduction {} of {}", op.name(), t[0]))?;
             all(RegType::scalar(t[0].elem), &[d])
         }
+        Inst::Zip { .. } => {
+            check(d.lanes > 1 && matches!(d.elem, Elem::F32 | Elem::I32), &|| format!("no zip of {d}"))?;
+            all(d, t)
+        }
         Inst::Address { .. }
         | Inst::Load { .. }
         | Inst::Store { .. }

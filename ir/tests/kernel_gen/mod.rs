@@ -102,7 +102,7 @@ impl Gen<'_> {
         let ty = self.ty();
         let float = matches!(ty.elem, Elem::F32 | Elem::F64);
         let number = ty.elem != Elem::Mask;
-        let made = match self.below(13) {
+        let made = match self.below(14) {
             0 => {
                 let a = self.reg(k, ty);
                 let op = match (float, number) {
@@ -180,6 +180,10 @@ impl Gen<'_> {
                 let a = self.reg(k, ty);
                 let op = self.one_of(&[Bin::Add, Bin::Min, Bin::Max]);
                 k.reduce(op, a)
+            }
+            13 if ty.lanes > 1 && number => {
+                let (a, b) = (self.reg(k, ty), self.reg(k, ty));
+                k.zip(self.below(2) == 1, a, b)
             }
             _ => {
                 k.fail();

@@ -217,12 +217,11 @@ impl Attention {
         let range = Range { lo: zero, whole, hi: block.count };
         let to = c.mul_add(self.origin[3], s, &self.y_stride);
         let to = row_spots(c, self.y, to, &self.y_stride, rows);
-        let from = c.mul_add(self.origin[2], block.t0, &self.v_stride);
         let tile_columns = |c: &mut Ctx, col: Reg, lanes: u8, vectors: i64| {
-            let start = c.b.add(from, col);
-            let base = c.b.address(self.v, start, 0);
+            let start = c.b.add(self.own, col);
+            let base = c.b.address(self.scratch, start, KEYS * self.d);
             let spots = (0..vectors).map(|v| Spot { base, offset: v * i64::from(lanes) }).collect();
-            let right = Right { ptr: self.v, vectors: spots, stride: self.v_stride.clone() };
+            let right = Right { ptr: self.scratch, vectors: spots, stride: self.e.into() };
             let place = |r: i64, v: i64| {
                 let spot = to[r as usize];
                 let offset = spot.offset + v * i64::from(lanes);

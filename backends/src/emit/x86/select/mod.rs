@@ -428,6 +428,7 @@ impl Select<'_> {
             Inst::Splat { dst, a } => return self.splat(*dst, *a),
             Inst::Extract { dst, a, lane } => (dst, self.extract(*a, *lane)?),
             Inst::Reduce { dst, op, a } => (dst, self.reduce(*op, *a)?),
+            Inst::Zip { dst, high, a, b } => (dst, self.zip(*high, *a, *b)?),
             Inst::Address { dst, ptr, index, offset } => (dst, self.address(*ptr, *index, *offset)?),
             Inst::Load { dst, at } => {
                 if self.uses.of[dst.0 as usize].defer {
