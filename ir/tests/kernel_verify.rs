@@ -90,6 +90,11 @@ fn memory() {
     let store = |ptr, value| move |k: &mut Kernel| k.body.insts.push(Inst::Store { at: place(ptr, Reg(0)), value });
     assert_eq!(broken(store(0, Reg(3))), "parameter 'x' is read-only");
     assert_eq!(broken(store(1, Reg(0))), "f32 in memory is f32 in a register, not i64");
+    let prefetch = |ptr, active| {
+        move |k: &mut Kernel| k.body.insts.push(Inst::Prefetch { at: Place { active, ..place(ptr, Reg(0)) } })
+    };
+    assert_eq!(broken(prefetch(2, None)), "parameter 2 is not a pointer");
+    assert_eq!(broken(prefetch(0, Some(Reg(0)))), "active lanes of a prefetch");
     let index = |k: &mut Kernel| k.body.insts.push(Inst::Store { at: place(1, Reg(3)), value: Reg(3) });
     assert_eq!(broken(index), "%3 is f32x4, expected i64");
 }

@@ -5,6 +5,7 @@ use bertc_ir::kernel::{Bin, Elem, Place, Reg};
 
 use super::ctx::Ctx;
 use super::gemm::Tile;
+use super::matmul::PANEL;
 use super::nest::{fold_over, loop_over, when};
 
 /// An address and a constant number of elements from there.
@@ -32,6 +33,8 @@ pub struct Right {
     pub vectors: Vec<Spot>,
     /// Elements between rows.
     pub stride: Dim,
+    /// How many elements behind the ones that are read lie those that are to be prefetched, if any.
+    pub ahead: Option<i64>,
 }
 
 /// The range of k.
@@ -66,7 +69,12 @@ pub fn accumulate(c: &mut Ctx, tile: &Tile, a: &Left, b: &Right, k: Range, init:
                 .iter()
                 .map(|s| {
                     let offset = s.offset + u * stride.unwrap_or(0);
-                    c.b.load_at(Place { ptr: b.ptr, base: Some(s.base), index: at, offset, active: None }, tile.lanes)
+                    let place = |offset| Place { ptr: b.ptr, base: Some(s.base), index: at, offset, active: None };
+                    // Once for the registers of a panel's row, which is a cache line.
+                    if let Some(ahead) = b.ahead.filter(|_| s.offset % PANEL == 0) {
+                        c.b.prefetch(place(offset + ahead));
+                    }
+                    c.b.load_at(place(offset), tile.lanes)
                 })
                 .collect();
             for (r, acc) in acc.chunks_mut(row.len()).enumerate() {

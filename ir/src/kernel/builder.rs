@@ -324,6 +324,11 @@ impl KernelBuilder {
         self.push(Inst::Store { at, value });
     }
 
+    /// Asks for the cache line of an element.
+    pub fn prefetch(&mut self, at: Place) {
+        self.push(Inst::Prefetch { at });
+    }
+
     /// Opens a counted loop: its induction variable and carried values. What follows is its body, up to
     /// [`end_for`](Self::end_for).
     pub fn begin_for(&mut self, lo: Reg, hi: Reg, step: i64, init: &[Reg]) -> (Reg, Vec<Reg>) {

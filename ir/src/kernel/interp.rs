@@ -309,6 +309,7 @@ impl Machine<'_> {
                     self.memory.buffers[buffer][at..at + size].copy_from_slice(&bytes[..size]);
                 }
             }
+            Inst::Prefetch { .. } => (),
             Inst::For { dst, var, args, lo, hi, step, init, body } => {
                 self.transfer(init, args);
                 let hi = self.get(*hi, 0) as i64;

@@ -352,6 +352,12 @@ pub enum Inst {
         /// What to store: its element is `Elem::of` the pointer's dtype.
         value: Reg,
     },
+    /// Says that the cache line of an element will be wanted soon: in the second cache, where the target can say so. The
+    /// element need not exist.
+    Prefetch {
+        /// The element; all lanes count.
+        at: Place,
+    },
     /// `for var = lo; var < hi; var += step` with loop-carried values: `args` start as `init`, then are the body's
     /// yields; after the loop `dst` are their last values.
     For {

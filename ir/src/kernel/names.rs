@@ -123,7 +123,8 @@ macro_rules! operands {
             Inst::Fma { a, b, c, .. } => [a, b, c].into_iter().for_each($f),
             Inst::Select { m, a, b, .. } => [m, a, b].into_iter().for_each($f),
             Inst::Address { index, .. } => [index].into_iter().for_each($f),
-            Inst::Load { at: Place { base, index, active, .. }, .. } => {
+            Inst::Load { at: Place { base, index, active, .. }, .. }
+            | Inst::Prefetch { at: Place { base, index, active, .. } } => {
                 base.into_iter().chain([index]).chain(active).for_each($f)
             }
             Inst::Store { at: Place { base, index, active, .. }, value } => {
@@ -155,7 +156,7 @@ macro_rules! results {
             | Inst::Address { dst, .. }
             | Inst::Load { dst, .. } => [dst].into_iter().for_each($f),
             Inst::For { dst, .. } | Inst::If { dst, .. } => dst.into_iter().for_each($f),
-            Inst::Store { .. } | Inst::Fail => (),
+            Inst::Store { .. } | Inst::Prefetch { .. } | Inst::Fail => (),
         }
     };
 }
@@ -179,6 +180,7 @@ impl Inst {
             Inst::Address { .. } => "address",
             Inst::Load { .. } => "load",
             Inst::Store { .. } => "store",
+            Inst::Prefetch { .. } => "prefetch",
             Inst::For { .. } => "for",
             Inst::If { .. } => "if",
             Inst::Fail => "fail",

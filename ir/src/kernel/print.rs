@@ -161,6 +161,11 @@ impl Printer<'_> {
                 self.out.push_str(&line);
                 return Ok(());
             }
+            Inst::Prefetch { at } => {
+                let line = format!(" {}", self.place(at));
+                self.out.push_str(&line);
+                return Ok(());
+            }
             Inst::Fail => return Ok(()),
             Inst::ConstF { value, .. } => write!(self.out, " {}", float(*value))?,
             Inst::ConstI { value, .. } => write!(self.out, " {value}")?,

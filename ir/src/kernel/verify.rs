@@ -254,6 +254,12 @@ impl Checker<'_> {
                     self.moved(at, ty, true);
                 }
             }
+            Inst::Prefetch { at } => {
+                self.place(at);
+                self.require(at.active.is_none(), || "active lanes of a prefetch".into());
+                let pointer = matches!(self.kernel.params.get(at.ptr), Some(Param::Ptr { .. }));
+                self.require(pointer, || format!("parameter {} is not a pointer", at.ptr));
+            }
             Inst::Fail => (),
             plain => self.plain(plain),
         }
@@ -390,6 +396,7 @@ fn typing(inst: &Inst, d: RegType, t: &[RegType]) -> Result<(), String> {
         Inst::Address { .. }
         | Inst::Load { .. }
         | Inst::Store { .. }
+        | Inst::Prefetch { .. }
         | Inst::For { .. }
         | Inst::If { .. }
         | Inst::Fail => Ok(()),

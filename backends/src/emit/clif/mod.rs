@@ -248,6 +248,8 @@ impl Emitter<'_> {
             Inst::Address { dst, ptr, index, offset } => (dst, self.element(*ptr, *index, *offset)?),
             Inst::Load { dst, at } => (dst, self.load(*dst, at)?),
             Inst::Store { at, value } => return self.store(at, *value),
+            // Cranelift has no such instruction.
+            Inst::Prefetch { .. } => return Ok(()),
             Inst::For { .. } => return self.for_loop(inst),
             Inst::If { dst, cond, then, otherwise } => return self.if_else(dst, *cond, then, otherwise),
             Inst::Fail => return self.fail(),

@@ -91,7 +91,8 @@ impl Attention {
         let at = c.b.add(at, self.own);
         let bases: Vec<Reg> = (0..panels).map(|p| c.b.address(self.scratch, at, p * PANEL * self.d)).collect();
         let spot = |v: i64| Spot { base: bases[(v * lanes / PANEL) as usize], offset: v * lanes % PANEL };
-        let right = Right { ptr: self.scratch, vectors: (0..vectors).map(spot).collect(), stride: PANEL.into() };
+        let right =
+            Right { ptr: self.scratch, vectors: (0..vectors).map(spot).collect(), stride: PANEL.into(), ahead: None };
         let (lo, d) = (c.b.int(0), c.b.int(self.d));
         let whole = (self.d % self.tile.unroll != 0).then(|| c.b.int(self.d / self.tile.unroll * self.tile.unroll));
         let rows = left.rows.len() as i64;
@@ -221,7 +222,7 @@ impl Attention {
             let start = c.b.add(self.own, col);
             let base = c.b.address(self.scratch, start, KEYS * self.d);
             let spots = (0..vectors).map(|v| Spot { base, offset: v * i64::from(lanes) }).collect();
-            let right = Right { ptr: self.scratch, vectors: spots, stride: self.e.into() };
+            let right = Right { ptr: self.scratch, vectors: spots, stride: self.e.into(), ahead: None };
             let place = |r: i64, v: i64| {
                 let spot = to[r as usize];
                 let offset = spot.offset + v * i64::from(lanes);

@@ -68,7 +68,8 @@ impl<'a> Parser<'a> {
                 self.expect(",")?;
                 Ok(Inst::Store { at, value: self.reg()? })
             }
-            ("store" | "fail", _) => Err(self.about_last(format!("'{op}' has no result"))),
+            ("prefetch", []) => Ok(Inst::Prefetch { at: self.place()? }),
+            ("store" | "prefetch" | "fail", _) => Err(self.about_last(format!("'{op}' has no result"))),
             (_, &[name]) => self.plain(op, name),
             _ if !is_plain(op) => Err(self.about_last(format!("there is no instruction '{op}'"))),
             _ => Err(self.about_last(format!("'{op}' has one result, found {}", dst.len()))),

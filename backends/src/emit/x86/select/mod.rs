@@ -438,6 +438,12 @@ impl Select<'_> {
                 (dst, self.load(self.ty(*dst), at)?)
             }
             Inst::Store { at, value } => return self.store(at, *value),
+            Inst::Prefetch { at } => {
+                let (_, m) = self.place(at)?;
+                // An effect, so that it stays.
+                self.emit_effect(Code::Prefetcht1_m8, &[Opnd::Mem(m)]);
+                return Ok(());
+            }
             Inst::For { .. } => return self.for_loop(inst),
             Inst::If { dst, cond, then, otherwise } => return self.if_else(dst, *cond, then, otherwise),
             Inst::Fail => {
