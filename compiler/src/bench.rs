@@ -21,10 +21,13 @@ use crate::{driver, link};
 mod bandwidth;
 pub mod bound;
 mod caches;
+mod html;
 pub mod memory;
 mod peak;
 pub mod profile;
 mod report;
+mod roofline;
+mod sheet;
 
 /// What `bench` was asked to do.
 #[derive(Clone, Debug)]
@@ -45,6 +48,8 @@ pub struct BenchOptions {
     pub profile: bool,
     /// Where the steps of a run go as Chrome trace events; needs `profile`.
     pub trace: Option<PathBuf>,
+    /// Where the report goes as a page; with a roofline, if there is a profile.
+    pub html: Option<PathBuf>,
     /// No progress bar.
     pub quiet: bool,
 }
@@ -124,9 +129,12 @@ fn rate(n: u64, t: Duration) -> f64 {
 /// What compilation, the system's linker or the loader report, and a model that refuses its dims or inputs.
 pub fn run(o: &BenchOptions) -> Result<(), Vec<Diag>> {
     let one = |d: Diag| vec![d];
-    if let Some(path) = &o.trace {
+    for path in [&o.trace, &o.html].into_iter().flatten() {
         driver::refuse_overwrite(path, &[Some(&o.model)]).map_err(one)?;
         check_target(path).map_err(one)?;
+    }
+    if o.html.is_some() && o.html == o.trace {
+        return Err(one(Diag::new("--html and --trace name the same file")));
     }
     let mut progress = Progress::new(o.quiet);
     let dir = tempfile::tempdir().map_err(|e| one(Diag::new(format!("can't make a temporary folder: {e}"))))?;
@@ -175,6 +183,9 @@ pub fn run(o: &BenchOptions) -> Result<(), Vec<Diag>> {
         rows,
         profile,
     };
+    if let Some(path) = &o.html {
+        html::write(path, &results)?;
+    }
     let text = if o.json { report::json(&results) } else { report::text(&results) };
     to_stdout(text.as_bytes()).map_err(one)
 }

@@ -64,6 +64,15 @@ fn every_step_is_timed() {
     }
     let (out, _) = s.exits(0, "bench m.onnx --profile --repeat 1 --warmup 0 --dim sequence=8");
     assert!(out.contains("steps in order:") && out.contains("share") && out.contains("of bound"), "{out}");
+    // The page has what the tables have, and times steps without being told.
+    let (out, _) = s.exits(0, "bench m.onnx --html p.html --repeat 2 --warmup 0 --dim sequence=8 --json");
+    let v: Value = serde_json::from_str(&out).unwrap();
+    let page = std::fs::read_to_string(s.path("p.html")).unwrap();
+    for kernel in v["profile"]["kernels"].as_array().unwrap() {
+        assert!(page.contains(&format!("<td>{}</td>", kernel["kernel"].as_str().unwrap())), "{kernel}");
+    }
+    assert!(page.contains("<title>bertc bench m.onnx</title>") && page.ends_with("</html>\n"));
+    assert!(page.contains("<svg") && page.contains("<circle") && page.contains("128-bit FMA"));
     // Of several variants, the steps are those of the one that runs.
     s.exits(0, "bench m.onnx --profile --repeat 1 --warmup 0 --dim sequence=8 --cpu generic");
     let (_, err) = s.exits(2, "bench m.onnx --trace t.json");

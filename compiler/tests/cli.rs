@@ -334,12 +334,16 @@ fn bench_prints_a_table_and_its_errors() {
         "arena",
         "-O0",
         "p99",
-        "this machine, last-level cache",
+        "this machine, best of the runs",
+        "last-level cache: ",
         "memory read",
         "cache read",
     ] {
         assert!(text.contains(part), "{part:?} in\n{text}");
     }
+    s.fails(1, "bench m.onnx --html m.onnx", &["the output 'm.onnx' is the input 'm.onnx'"]);
+    s.fails(1, "bench m.onnx --html no/x.html", &["there is no folder 'no'"]);
+    s.fails(1, "bench m.onnx --profile --html x --trace x", &["the same file"]);
     s.fails(1, "bench none.onnx", &["can't read 'none.onnx'"]);
     s.fails(1, "bench m.onnx --cpu i486", &["i486"]);
     s.fails(1, "bench m.onnx --dim nosuch=1", &["nosuch"]);

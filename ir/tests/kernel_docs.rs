@@ -135,8 +135,8 @@ fn every_instruction_has_an_example() {
     for (line, text) in examples() {
         checked(line, &text).iter().for_each(|k| mnemonics(&k.body, &mut found));
     }
-    let rest = ["const", "fma", "dot", "cmp", "select", "convert", "bitcast", "splat", "extract"];
-    let control = ["load", "store", "for", "if", "fail"];
+    let rest = ["const", "fma", "dot", "cmp", "select", "convert", "bitcast", "splat", "extract", "reduce", "zip"];
+    let control = ["load", "store", "prefetch", "for", "if", "fail"];
     let all = Un::ALL.iter().map(|u| u.name()).chain(Bin::ALL.iter().map(|b| b.name())).chain(rest).chain(control);
     let missing: Vec<&str> = all.filter(|n| !found.contains(n)).collect();
     assert!(missing.is_empty(), "docs/kernel-ir.md has no example of {missing:?}");

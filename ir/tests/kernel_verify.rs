@@ -90,6 +90,11 @@ fn memory() {
     let store = |ptr, value| move |k: &mut Kernel| k.body.insts.push(Inst::Store { at: place(ptr, Reg(0)), value });
     assert_eq!(broken(store(0, Reg(3))), "parameter 'x' is read-only");
     assert_eq!(broken(store(1, Reg(0))), "f32 in memory is f32 in a register, not i64");
+    let prefetch = |ptr, active| {
+        move |k: &mut Kernel| k.body.insts.push(Inst::Prefetch { at: Place { active, ..place(ptr, Reg(0)) } })
+    };
+    assert_eq!(broken(prefetch(2, None)), "parameter 2 is not a pointer");
+    assert_eq!(broken(prefetch(0, Some(Reg(0)))), "active lanes of a prefetch");
     let index = |k: &mut Kernel| k.body.insts.push(Inst::Store { at: place(1, Reg(3)), value: Reg(3) });
     assert_eq!(broken(index), "%3 is f32x4, expected i64");
 }
@@ -216,6 +221,12 @@ fn types_of_plain_instructions() {
     assert_eq!((extract(1, 3, "f32"), extract(1, 4, "f32")), (None, refused("no lane 4 in f32x4")));
     assert_eq!(extract(0, 0, "f32"), refused("no lane 0 in f32"));
     assert_eq!(extract(1, 0, "i32"), refused("an operand is i32, expected f32"));
+    let zip = |a: usize, b: usize, to| typed(move |r, dst| Inst::Zip { dst, high: true, a: r[a], b: r[b] }, ty(to));
+    assert_eq!((zip(1, 1, "f32x4"), zip(0, 0, "f32")), (None, refused("no zip of f32")));
+    assert_eq!(
+        (zip(7, 7, "maskx4"), zip(1, 4, "f32x4")),
+        (refused("no zip of maskx4"), refused("an operand is i32x4, expected f32x4"))
+    );
 }
 
 #[test]

@@ -19,7 +19,7 @@ use self::pairs::Pairs;
 use super::ctx::Ctx;
 use super::gemm::Tile;
 use super::lengths::{Lengths, zero};
-use super::micro::row_tiles;
+use super::micro::{Group, row_tiles};
 use super::nest::loop_over;
 use super::norm::Row;
 use crate::plan::{ALIGN, Arg};
@@ -103,9 +103,9 @@ pub fn attention(c: &mut Ctx, tile: Tile, s: &Spec, args: Args) -> Tasks {
     c.b.keep_order();
     let (d, e) = (s.head.as_const()?, s.value_head.as_const()?);
     let in_pairs = s.dtype == DType::BF16 && pairs::possible(d, e);
-    // Element offsets in the scratch memory: packed keys, results that are to be rounded, scores of a tile, per row of the
-    // task its maximum and its sum, and then lists of a number per row of the tile.
-    let results = if in_pairs { 0 } else { KEYS.checked_mul(d)? };
+    // Element offsets in the scratch memory: packed keys, their values, results that are to be rounded, scores of a tile, per
+    // row of the task its maximum and its sum, and then lists of a number per row of the tile.
+    let results = if in_pairs { 0 } else { KEYS.checked_mul(d.checked_add(e)?)? };
     let scores = results + if s.y == DType::F32 { 0 } else { ROWS.checked_mul(e)? };
     let maxima = scores + tile.rows * KEYS;
     let sums = maxima + ROWS;
@@ -179,6 +179,10 @@ pub fn attention(c: &mut Ctx, tile: Tile, s: &Spec, args: Args) -> Tasks {
         y_stride,
         origin: [q0, k0, v0, y0],
         own,
+        packed: match &pairs {
+            None => c.b.address(scratch, own, 0),
+            Some(p) => c.b.address(p.ptr, p.own, 0),
+        },
         pairs,
         results: (s.y != f).then(|| c.b.address(scratch, own, results)),
         scores: c.b.address(scratch, own, scores),
@@ -209,9 +213,10 @@ pub fn attention(c: &mut Ctx, tile: Tile, s: &Spec, args: Args) -> Tasks {
         let limit = c.b.int(KEYS);
         let left = c.b.sub(keys, t0);
         let count = c.b.min(left, limit);
+        a.pack(c, t0, count);
         match &a.pairs {
-            None => a.pack(c, t0, count),
-            Some(p) => a.pack_pairs(c, p, t0, count),
+            None => a.pack_values(c, t0, count),
+            Some(p) => a.pack_value_pairs(c, p, t0, count),
         }
         let zero = c.b.int(0);
         let first = c.b.cmp(CmpOp::Eq, t0, zero);
@@ -244,6 +249,8 @@ struct Attention {
     origin: [Reg; 4],
     /// First element of the worker's scratch memory.
     own: Reg,
+    /// `[KEYS/16][D/g][16][g]`, keys in lanes: in the scratch memory, or that of pairs.
+    packed: Reg,
     /// What products of bf16 in pairs take.
     pairs: Option<Pairs>,
     /// `[rows of the task][E]`, where the result is rounded.
@@ -275,6 +282,14 @@ struct Block {
 }
 
 impl Attention {
+    /// What products take at a time, and the scratch memory of their right operands.
+    fn group(&self) -> (Group, usize) {
+        match &self.pairs {
+            None => (Group::One, self.scratch),
+            Some(p) => (Group::Pair, p.ptr),
+        }
+    }
+
     /// Sets rows of the result to 0.
     fn clear(&self, c: &mut Ctx, s0: Reg, s1: Reg) {
         loop_over(c, s0, s1, 1, |c, s| {

@@ -436,7 +436,10 @@ impl Gemm<'_> {
             panels.push(c.b.address(self.b, at, 0));
         }
         let spot = |v: i64| Spot { base: panels[(v * lanes / PANEL) as usize], offset: v * lanes % PANEL * g };
-        let right = Right { ptr: self.b, vectors: (0..vectors).map(spot).collect(), stride: PANEL.into() };
+        // The strip behind this one is next, and comes from far away if it is a weight: there its lines are asked for at an
+        // even pace.
+        let ahead = self.spec.shape.k.as_const().map(|k| k.saturating_mul(vectors * lanes)).filter(|n| *n < 1 << 24);
+        let right = Right { ptr: self.b, vectors: (0..vectors).map(spot).collect(), stride: PANEL.into(), ahead };
         let acc = micro::accumulate(c, &self.tile, self.spec.group, &left, &right, k.range, init);
         let acc = match k.last {
             None => complete(c, &acc),

@@ -5,6 +5,7 @@ use bertc_ir::kernel::{Bin, DotKind, Elem, Place, Reg};
 
 use super::ctx::Ctx;
 use super::gemm::Tile;
+use super::matmul::PANEL;
 use super::nest::{fold_over, loop_over, when};
 
 /// An address and a constant number of elements from there.
@@ -32,6 +33,8 @@ pub struct Right {
     pub vectors: Vec<Spot>,
     /// Elements between rows.
     pub stride: Dim,
+    /// How many elements behind the ones that are read lie those that are to be prefetched, if any.
+    pub ahead: Option<i64>,
 }
 
 /// What one multiplication of registers takes.
@@ -50,6 +53,14 @@ impl Group {
         match self {
             Group::One => 1,
             Group::Pair => 2,
+        }
+    }
+
+    /// Loads one into each lane.
+    pub fn load(self, c: &mut Ctx, at: Place, lanes: u8) -> Reg {
+        match self {
+            Group::One => c.b.load_at(at, lanes),
+            Group::Pair => c.b.load_pairs_at(at, lanes),
         }
     }
 }
@@ -73,10 +84,6 @@ pub fn accumulate(c: &mut Ctx, tile: &Tile, group: Group, a: &Left, b: &Right, k
     let stride = b.stride.as_const().filter(|s| (0..1 << 24).contains(s));
     let unroll = if stride.is_some() { tile.unroll } else { 1 };
     let g = group.size();
-    let load = |c: &mut Ctx, at: Place, lanes: u8| match group {
-        Group::One => c.b.load_at(at, lanes),
-        Group::Pair => c.b.load_pairs_at(at, lanes),
-    };
     let pass = |c: &mut Ctx, unroll: i64, i: Reg, carried: &[Reg]| {
         let (at, mut acc) = (carried[0], carried[1..].to_vec());
         let element = |s: Spot, u: i64| Place {
@@ -87,7 +94,7 @@ pub fn accumulate(c: &mut Ctx, tile: &Tile, group: Group, a: &Left, b: &Right, k
             active: None,
         };
         let ahead: Vec<Reg> = match tile.spread && lanes > 1 && unroll == lanes {
-            true => a.rows.iter().map(|&s| load(c, element(s, 0), tile.lanes)).collect(),
+            true => a.rows.iter().map(|&s| group.load(c, element(s, 0), tile.lanes)).collect(),
             false => Vec::new(),
         };
         for u in 0..unroll {
@@ -96,13 +103,18 @@ pub fn accumulate(c: &mut Ctx, tile: &Tile, group: Group, a: &Left, b: &Right, k
                 .iter()
                 .map(|s| {
                     let offset = s.offset + u * g * stride.unwrap_or(0);
-                    load(c, Place { ptr: b.ptr, base: Some(s.base), index: at, offset, active: None }, tile.lanes)
+                    let place = |offset| Place { ptr: b.ptr, base: Some(s.base), index: at, offset, active: None };
+                    // Once for the registers of a panel's row, which is a cache line.
+                    if let Some(ahead) = b.ahead.filter(|_| s.offset % (PANEL * g) == 0) {
+                        c.b.prefetch(place(offset + ahead));
+                    }
+                    group.load(c, place(offset), tile.lanes)
                 })
                 .collect();
             for (r, acc) in acc.chunks_mut(row.len()).enumerate() {
                 let x = match ahead.get(r) {
                     Some(&x) => c.b.extract(x, u as u8),
-                    None => load(c, element(a.rows[r], u), 1),
+                    None => group.load(c, element(a.rows[r], u), 1),
                 };
                 let x = c.b.splat(x, tile.lanes);
                 for (&b, acc) in row.iter().zip(acc) {

@@ -32,6 +32,23 @@ impl Row<'_> {
     /// The sum of what `map` makes of each register.
     pub fn sum(&self, c: &mut Ctx, mut map: impl FnMut(&mut Ctx, Reg, u8) -> Reg) -> Reg {
         let mut total = c.imm(Elem::F32, 1, 0.0);
+        // Four sums don't wait for each other. How many there are depends on the length alone.
+        let four = 4 * i64::from(self.lanes);
+        if self.len.as_const().is_some_and(|n| n % four == 0) {
+            let init = vec![c.imm(Elem::F32, self.lanes, 0.0); 4];
+            let sums = fold_over(c, self.lo, self.hi, four, &init, |c, i, sums| {
+                let add = |(part, &sum): (i64, &Reg)| {
+                    let at = c.b.int(part * i64::from(self.lanes));
+                    let at = c.b.add(i, at);
+                    let x = map(c, at, self.lanes);
+                    c.b.add(sum, x)
+                };
+                (0..).zip(sums).map(add).collect()
+            });
+            let (a, b) = (c.b.add(sums[0], sums[1]), c.b.add(sums[2], sums[3]));
+            let all = c.b.add(a, b);
+            return c.b.reduce(Bin::Add, all);
+        }
         self.loops(c, |c, lo, hi, lanes| {
             let init = if lanes == 1 { total } else { c.imm(Elem::F32, lanes, 0.0) };
             let sum = fold_over(c, lo, hi, lanes.into(), &[init], |c, i, acc| {

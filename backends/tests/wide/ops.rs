@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("bitcasts", bitcasts),
     ("splat_extract", splat_extract),
     ("reductions", reductions),
+    ("zips", zips),
     ("constants", constants),
 ];
 
@@ -348,6 +349,23 @@ fn splat_extract() -> Result<(), String> {
                     Elem::F32 => b.mul(all, y),
                     _ => b.bin(Bin::Xor, all, y),
                 }
+            }));
+        }
+    }
+    run(&cases)
+}
+
+fn zips() -> Result<(), String> {
+    let mut cases = Vec::new();
+    for t in types().into_iter().filter(|t| t.lanes > 1 && t.elem != Elem::Mask) {
+        for high in [false, true] {
+            let name = format!("zip {} {t}", if high { "high" } else { "low" });
+            cases.push(case(&name, t, t.elem, t.elem, |b, x, y| b.zip(high, x, y)));
+            // An operand lives on, and both are the same.
+            cases.push(case(&format!("{name} again"), t, t.elem, t.elem, |b, x, y| {
+                let z = b.zip(high, y, x);
+                let z = b.zip(high, z, z);
+                b.add(z, y)
             }));
         }
     }

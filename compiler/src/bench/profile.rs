@@ -12,10 +12,11 @@ use serde_json::{Value, json};
 use super::bound::{self, Bound, Machine, Traffic};
 use super::peak::PeakKind;
 use super::report::giga;
+use super::sheet::Sheet;
 use super::{BenchOptions, quantile, rate};
 use crate::driver::Compiled;
 use crate::load::{LoadedModel, Span};
-use crate::output::{Staged, table};
+use crate::output::Staged;
 use crate::progress::time;
 use crate::run::{plausible_session, pool};
 
@@ -202,34 +203,55 @@ pub(super) fn percent(bound: &Bound, t: Duration) -> f64 {
 
 /// Two tables: kernels, then steps.
 pub(super) fn text(p: &Profile) -> String {
-    let whole: Duration = p.steps.iter().map(|s| s.time).sum();
-    let share = |t: Duration| format!("{:.1}%", 100.0 * t.as_secs_f64() / whole.as_secs_f64().max(1e-12));
-    let speed = |m: u64, t: Duration| if m == 0 { String::new() } else { giga(rate(m, t)) };
-    let figures = |t: Duration, m: u64, bound: &Bound| {
-        let (of, by) = match bound.by() {
-            Some(by) => (format!("{:.1}%", percent(bound, t)), by.name().to_string()),
-            None => Default::default(),
-        };
-        [time(t), share(t), speed(m, t), of, by]
+    let whole = time(whole(p));
+    let mut text = format!("\nkernels on {}, medians, {whole} together:\n", threads(p));
+    text += &kernels(p).text();
+    text += "\nsteps in order:\n";
+    text + &in_order(p).text()
+}
+
+/// How many threads the steps had.
+pub(super) fn threads(p: &Profile) -> String {
+    if p.threads == 1 { "1 thread".into() } else { format!("{} threads", p.threads) }
+}
+
+/// The time of all steps.
+fn whole(p: &Profile) -> Duration {
+    p.steps.iter().map(|s| s.time).sum()
+}
+
+/// What both tables tell: time, share of it all, multiply-adds a second, part of the bound, what binds.
+fn figures(p: &Profile, t: Duration, multiply_adds: u64, bound: &Bound) -> [String; 5] {
+    let share = 100.0 * t.as_secs_f64() / whole(p).as_secs_f64().max(1e-12);
+    let speed = if multiply_adds == 0 { String::new() } else { giga(rate(multiply_adds, t)) };
+    let (of, by) = match bound.by() {
+        Some(by) => (format!("{:.1}%", percent(bound, t)), by.name().to_string()),
+        None => Default::default(),
     };
-    let threads = if p.threads == 1 { "1 thread".into() } else { format!("{} threads", p.threads) };
-    let mut text = format!("\nkernels on {threads}, medians, {} together:\n", time(whole));
+    [time(t), format!("{share:.1}%"), speed, of, by]
+}
+
+/// A line for each kernel.
+pub(super) fn kernels(p: &Profile) -> Sheet {
     let rows = by_kernel(p).into_iter().map(|k| {
         let mut row = vec![k.kernel.to_string(), k.op.to_string(), k.steps.to_string()];
-        row.extend(figures(k.time, k.multiply_adds, &k.bound));
+        row.extend(figures(p, k.time, k.multiply_adds, &k.bound));
         row
     });
     let header = ["kernel", "op", "steps", "time", "share", "G madd/s", "of bound", "bound by"];
-    text += &table(&header, rows.collect(), &[2, 3, 4, 5, 6]);
-    text += "\nsteps in order:\n";
+    Sheet { header: header.map(String::from).to_vec(), rows: rows.collect(), right: (2..=6).collect() }
+}
+
+/// A line for each step.
+pub(super) fn in_order(p: &Profile) -> Sheet {
     let rows = p.steps.iter().enumerate().map(|(i, StepTime { info, time, bound })| {
         let mut row = vec![i.to_string(), info.kernel.clone(), info.op.clone()];
-        row.extend(figures(*time, info.multiply_adds, bound));
+        row.extend(figures(p, *time, info.multiply_adds, bound));
         row.push(info.node.clone().unwrap_or_default());
         row
     });
     let header = ["step", "kernel", "op", "time", "share", "G madd/s", "of bound", "bound by", "node"];
-    text + &table(&header, rows.collect(), &[0, 3, 4, 5, 6])
+    Sheet { header: header.map(String::from).to_vec(), rows: rows.collect(), right: vec![0, 3, 4, 5, 6] }
 }
 
 /// Times in seconds.

@@ -6,45 +6,54 @@ use bertc_backends::target::Emitter;
 use serde_json::{Map, Value, json};
 
 use super::bandwidth::LAST_LEVEL;
+use super::memory::Memory;
+use super::sheet::Sheet;
 use super::{PeakRate, Results, Row, profile, rate};
-use crate::output::table;
 use crate::progress::{size, time};
 
 /// Tables for people.
 pub(super) fn text(r: &Results<'_>) -> String {
     let mut text = String::new();
-    let o = r.options;
-    if !r.dims.is_empty() {
-        let dims: Vec<_> = r.dims.iter().map(|(n, v)| format!("{n} = {v}")).collect();
-        text += &format!("dims: {}\n", dims.join(", "));
+    for (what, value) in facts(r) {
+        text += &format!("{what}: {value}\n");
     }
-    let (cpu, level) = (&o.compile.cpu, o.compile.opt_level);
-    text += &format!("target: {}, cpu {cpu}, emitter {}, -O{level}\n", r.target, emitter(r));
-    text += &format!("multiply-adds of the model: {} G\n", giga(r.multiply_adds as f64));
-    let arena = r.arena.map_or("unknown".into(), size);
-    text += &format!("weights {}, code {}, arena {arena}, ", size(r.stats.consts), size(r.stats.text));
-    text += &match r.memory {
-        Some(m) => {
-            format!(
-                "peak memory {} in a process of its own, {} before it loads the model\n",
-                size(m.peak),
-                size(m.before)
-            )
-        }
-        None => "peak memory unknown\n".into(),
-    };
-    let runs = if o.repeat == 1 { "run" } else { "runs" };
-    text += &format!("{} timed {runs} after {} to warm up\n\n", o.repeat, o.warmup);
-    text += &latencies(r);
-    text += &machine(r);
+    text += "\n";
+    text += &latencies(r).text();
+    text += "\nthis machine, best of the runs, peaks in G madd/s:\n";
+    text += &machine(r).text();
     if let Some(p) = &r.profile {
         text += &profile::text(p);
     }
     text
 }
 
+/// What was measured, apart from times.
+pub(super) fn facts(r: &Results<'_>) -> Vec<(String, String)> {
+    let o = r.options;
+    let mut facts = Vec::new();
+    let mut fact = |what: &str, value: String| facts.push((what.to_string(), value));
+    if !r.dims.is_empty() {
+        let dims: Vec<_> = r.dims.iter().map(|(n, v)| format!("{n} = {v}")).collect();
+        fact("dims", dims.join(", "));
+    }
+    let (cpu, level) = (&o.compile.cpu, o.compile.opt_level);
+    fact("target", format!("{}, cpu {cpu}, emitter {}, -O{level}", r.target, emitter(r)));
+    fact("multiply-adds of the model", format!("{} G", giga(r.multiply_adds as f64)));
+    let arena = r.arena.map_or("unknown".into(), size);
+    fact("sizes", format!("weights {}, code {}, arena {arena}", size(r.stats.consts), size(r.stats.text)));
+    let memory =
+        |m: Memory| format!("{} in a process of its own, {} before it loads the model", size(m.peak), size(m.before));
+    fact("peak memory", r.memory.map_or("unknown".into(), memory));
+    let cache = |bytes| format!("{}, of all CPUs", size(bytes));
+    let unknown = || format!("unknown, taken as {}", size(LAST_LEVEL));
+    fact("last-level cache", r.last_level.map_or_else(unknown, cache));
+    let runs = if o.repeat == 1 { "run" } else { "runs" };
+    fact("measured", format!("{} timed {runs} after {} to warm up", o.repeat, o.warmup));
+    facts
+}
+
 /// A line for each number of threads.
-fn latencies(r: &Results<'_>) -> String {
+pub(super) fn latencies(r: &Results<'_>) -> Sheet {
     let mut header: Vec<String> =
         ["threads", "min", "median", "p90", "p99", "speed-up", "G madd/s"].map(String::from).to_vec();
     for p in peaks(r) {
@@ -62,37 +71,30 @@ fn latencies(r: &Results<'_>) -> String {
         cells.push(size(row.workspace as u64));
         cells
     };
-    flush_right(&header, r.rows.iter().map(row).collect())
+    flush_right(header, r.rows.iter().map(row).collect())
 }
 
 /// What the machine can do, with as many threads.
-fn machine(r: &Results<'_>) -> String {
-    let cache = match r.last_level {
-        Some(bytes) => format!("last-level cache {}", size(bytes)),
-        None => format!("last-level cache unknown, taken as {}", size(LAST_LEVEL)),
-    };
-    let mut text = format!("\nthis machine, {cache}, rates in G a second, best of the runs:\n");
+pub(super) fn machine(r: &Results<'_>) -> Sheet {
     let mut header = vec!["threads".to_string()];
     header.extend(peaks(r).iter().map(|p| format!("{} peak", p.kind)));
-    header.extend(["memory read".into(), "cache read".into()]);
+    header.extend(["memory read, GB/s".into(), "cache read, GB/s".into()]);
     let row = |row: &Row| {
         let mut cells = vec![row.threads.to_string()];
         cells.extend(row.peaks.iter().map(|p| giga(p.rate)));
-        cells.extend([row.bandwidth.memory, row.bandwidth.cache].map(|b| format!("{} B", giga(b))));
+        cells.extend([row.bandwidth.memory, row.bandwidth.cache].map(giga));
         cells
     };
-    text += &flush_right(&header, r.rows.iter().map(row).collect());
-    text
+    flush_right(header, r.rows.iter().map(row).collect())
 }
 
 fn peaks<'a>(r: &'a Results<'_>) -> &'a [PeakRate] {
     r.rows.first().map_or(&[], |row| &row.peaks)
 }
 
-fn flush_right(header: &[String], rows: Vec<Vec<String>>) -> String {
-    let header: Vec<&str> = header.iter().map(String::as_str).collect();
-    let all: Vec<usize> = (0..header.len()).collect();
-    table(&header, rows, &all)
+fn flush_right(header: Vec<String>, rows: Vec<Vec<String>>) -> Sheet {
+    let right = (0..header.len()).collect();
+    Sheet { header, rows, right }
 }
 
 /// One JSON object. Times are in seconds, sizes in bytes, rates in multiply-adds or bytes a second.

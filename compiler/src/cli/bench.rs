@@ -31,6 +31,9 @@ pub struct BenchArgs {
     /// Where to write the steps of a run as Chrome trace events, for chrome://tracing or ui.perfetto.dev
     #[arg(long, value_name = "OUT.json", requires = "profile")]
     pub trace: Option<PathBuf>,
+    /// Where to write the report as a page with a roofline; times each step, too
+    #[arg(long, value_name = "OUT.html")]
+    pub html: Option<PathBuf>,
     /// CPU to compile for: generic, native, or a name
     #[arg(long, value_name = "CPU", default_value = "native")]
     pub cpu: String,
@@ -41,21 +44,19 @@ pub struct BenchArgs {
 impl BenchArgs {
     /// What the flags ask for.
     pub fn options(self) -> BenchOptions {
+        // The page's roofline and tables of kernels need the time of each step.
+        let profile = self.profile || self.html.is_some();
         BenchOptions {
             model: self.model,
             threads: self.threads,
             repeat: self.repeat,
             warmup: self.warmup,
             json: self.json,
-            profile: self.profile,
+            profile,
             trace: self.trace,
+            html: self.html,
             quiet: self.tune.quiet,
-            compile: CompileOptions {
-                cpu: self.cpu,
-                name: "model".into(),
-                profile: self.profile,
-                ..self.tune.options()
-            },
+            compile: CompileOptions { cpu: self.cpu, name: "model".into(), profile, ..self.tune.options() },
         }
     }
 }

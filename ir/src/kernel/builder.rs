@@ -286,6 +286,14 @@ impl KernelBuilder {
         dst
     }
 
+    /// Lanes of the first halves of two vectors, or of the second ones, by turns.
+    pub fn zip(&mut self, high: bool, a: Reg, b: Reg) -> Reg {
+        let ty = self.same(a, b);
+        let dst = self.reg(ty);
+        self.push(Inst::Zip { dst, high, a, b });
+        dst
+    }
+
     /// The address of `ptr[index + offset]`.
     pub fn address(&mut self, ptr: usize, index: Reg, offset: i64) -> Reg {
         let dst = self.reg(RegType::scalar(Elem::Addr));
@@ -338,6 +346,11 @@ impl KernelBuilder {
         let fits = lane_in_memory(*dtype, self.ty(value).elem).is_some();
         assert!(fits, "kernel '{}': store to {dtype}", self.name);
         self.push(Inst::Store { at, value });
+    }
+
+    /// Asks for the cache line of an element.
+    pub fn prefetch(&mut self, at: Place) {
+        self.push(Inst::Prefetch { at });
     }
 
     /// Opens a counted loop: its induction variable and carried values. What follows is its body, up to

@@ -284,6 +284,10 @@ impl Machine<'_> {
                 }
                 self.set(*dst, 0, v[0]);
             }
+            Inst::Zip { dst, high, a, b } => {
+                let from = if *high { self.width(*a) / 2 } else { 0 };
+                self.map(*dst, |m, l| m.get(if l % 2 == 0 { *a } else { *b }, from + l / 2));
+            }
             Inst::Address { dst, ptr: _, index, offset } => {
                 // Counted in elements from the pointer; an address itself may lie anywhere.
                 let element = (self.get(*index, 0) as i64).wrapping_add(*offset);
@@ -310,6 +314,7 @@ impl Machine<'_> {
                     self.memory.buffers[buffer][at..at + size].copy_from_slice(&bytes[..size]);
                 }
             }
+            Inst::Prefetch { .. } => (),
             Inst::For { dst, var, args, lo, hi, step, init, body } => {
                 self.transfer(init, args);
                 let hi = self.get(*hi, 0) as i64;

@@ -366,6 +366,18 @@ pub enum Inst {
         /// The vector.
         a: Reg,
     },
+    /// Lanes of two vectors by turns: `a[i], b[i], a[i+1], b[i+1], …`, as many as one has, from their first halves or from
+    /// their second ones. Of the rows of a square matrix, row i with row i + n/2, the log2 n-th time, it is the transpose.
+    Zip {
+        /// Result, a vector of the same type.
+        dst: Reg,
+        /// Whether it is of the second halves.
+        high: bool,
+        /// Where even lanes come from.
+        a: Reg,
+        /// Where odd lanes come from.
+        b: Reg,
+    },
     /// The address of `ptr[index + offset]`.
     Address {
         /// Result.
@@ -392,6 +404,12 @@ pub enum Inst {
         at: Place,
         /// What to store: its element is `Elem::of` the pointer's dtype, or i32 for pairs of bf16.
         value: Reg,
+    },
+    /// Says that the cache line of an element will be wanted soon: in the second cache, where the target can say so. The
+    /// element need not exist.
+    Prefetch {
+        /// The element; all lanes count.
+        at: Place,
     },
     /// `for var = lo; var < hi; var += step` with loop-carried values: `args` start as `init`, then are the body's
     /// yields; after the loop `dst` are their last values.

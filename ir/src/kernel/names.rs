@@ -119,11 +119,12 @@ macro_rules! operands {
             | Inst::Splat { a, .. }
             | Inst::Extract { a, .. }
             | Inst::Reduce { a, .. } => [a].into_iter().for_each($f),
-            Inst::Bin { a, b, .. } | Inst::Cmp { a, b, .. } => [a, b].into_iter().for_each($f),
+            Inst::Bin { a, b, .. } | Inst::Cmp { a, b, .. } | Inst::Zip { a, b, .. } => [a, b].into_iter().for_each($f),
             Inst::Fma { a, b, c, .. } | Inst::Dot { a, b, c, .. } => [a, b, c].into_iter().for_each($f),
             Inst::Select { m, a, b, .. } => [m, a, b].into_iter().for_each($f),
             Inst::Address { index, .. } => [index].into_iter().for_each($f),
-            Inst::Load { at: Place { base, index, active, .. }, .. } => {
+            Inst::Load { at: Place { base, index, active, .. }, .. }
+            | Inst::Prefetch { at: Place { base, index, active, .. } } => {
                 base.into_iter().chain([index]).chain(active).for_each($f)
             }
             Inst::Store { at: Place { base, index, active, .. }, value } => {
@@ -152,10 +153,11 @@ macro_rules! results {
             | Inst::Splat { dst, .. }
             | Inst::Extract { dst, .. }
             | Inst::Reduce { dst, .. }
+            | Inst::Zip { dst, .. }
             | Inst::Address { dst, .. }
             | Inst::Load { dst, .. } => [dst].into_iter().for_each($f),
             Inst::For { dst, .. } | Inst::If { dst, .. } => dst.into_iter().for_each($f),
-            Inst::Store { .. } | Inst::Fail => (),
+            Inst::Store { .. } | Inst::Prefetch { .. } | Inst::Fail => (),
         }
     };
 }
@@ -176,9 +178,11 @@ impl Inst {
             Inst::Splat { .. } => "splat",
             Inst::Extract { .. } => "extract",
             Inst::Reduce { .. } => "reduce",
+            Inst::Zip { .. } => "zip",
             Inst::Address { .. } => "address",
             Inst::Load { .. } => "load",
             Inst::Store { .. } => "store",
+            Inst::Prefetch { .. } => "prefetch",
             Inst::For { .. } => "for",
             Inst::If { .. } => "if",
             Inst::Fail => "fail",

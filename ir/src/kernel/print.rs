@@ -161,6 +161,11 @@ impl Printer<'_> {
                 self.out.push_str(&line);
                 return Ok(());
             }
+            Inst::Prefetch { at } => {
+                let line = format!(" {}", self.place(at));
+                self.out.push_str(&line);
+                return Ok(());
+            }
             Inst::Fail => return Ok(()),
             Inst::ConstF { value, .. } => write!(self.out, " {}", float(*value))?,
             Inst::ConstI { value, .. } => write!(self.out, " {value}")?,
@@ -172,6 +177,7 @@ impl Printer<'_> {
             Inst::Convert { unsigned: true, .. } => write!(self.out, " unsigned {operands}")?,
             Inst::Extract { lane, .. } => write!(self.out, " {operands}[{lane}]")?,
             Inst::Reduce { op, .. } => write!(self.out, " {} {operands}", op.name())?,
+            Inst::Zip { high, .. } => write!(self.out, " {} {operands}", if *high { "high" } else { "low" })?,
             Inst::Load { at, .. } => {
                 let line = format!(" {}", self.place(at));
                 self.out.push_str(&line);

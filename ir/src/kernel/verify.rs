@@ -254,6 +254,12 @@ impl Checker<'_> {
                     self.moved(at, ty, true);
                 }
             }
+            Inst::Prefetch { at } => {
+                self.place(at);
+                self.require(at.active.is_none(), || "active lanes of a prefetch".into());
+                let pointer = matches!(self.kernel.params.get(at.ptr), Some(Param::Ptr { .. }));
+                self.require(pointer, || format!("parameter {} is not a pointer", at.ptr));
+            }
             Inst::Fail => (),
             plain => self.plain(plain),
         }
@@ -387,9 +393,14 @@ fn typing(inst: &Inst, d: RegType, t: &[RegType]) -> Result<(), String> {
             check(ok, &|| format!("no reduction {} of {}", op.name(), t[0]))?;
             all(RegType::scalar(t[0].elem), &[d])
         }
+        Inst::Zip { .. } => {
+            check(d.lanes > 1 && matches!(d.elem, Elem::F32 | Elem::I32), &|| format!("no zip of {d}"))?;
+            all(d, t)
+        }
         Inst::Address { .. }
         | Inst::Load { .. }
         | Inst::Store { .. }
+        | Inst::Prefetch { .. }
         | Inst::For { .. }
         | Inst::If { .. }
         | Inst::Fail => Ok(()),

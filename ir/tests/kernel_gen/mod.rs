@@ -102,7 +102,7 @@ impl Gen<'_> {
         let ty = self.ty();
         let float = matches!(ty.elem, Elem::F32 | Elem::F64);
         let number = ty.elem != Elem::Mask;
-        let made = match self.below(13) {
+        let made = match self.below(15) {
             0 => {
                 let a = self.reg(k, ty);
                 let op = match (float, number) {
@@ -180,6 +180,16 @@ impl Gen<'_> {
                 let a = self.reg(k, ty);
                 let op = self.one_of(&[Bin::Add, Bin::Min, Bin::Max]);
                 k.reduce(op, a)
+            }
+            14 => {
+                let d = self.below(DType::ALL.len());
+                let (index, offset) = (self.index(k), self.below(1 << 12) as i64);
+                let at = self.place(k, 2 * d, index, offset, 1);
+                return k.prefetch(at);
+            }
+            13 if ty.lanes > 1 && number => {
+                let (a, b) = (self.reg(k, ty), self.reg(k, ty));
+                k.zip(self.below(2) == 1, a, b)
             }
             _ => {
                 k.fail();

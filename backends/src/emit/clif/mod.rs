@@ -252,9 +252,12 @@ impl Emitter<'_> {
             Inst::Splat { dst, a } => (dst, self.splat(*dst, *a)?),
             Inst::Extract { dst, a, lane } => (dst, self.extract(*dst, *a, *lane)?),
             Inst::Reduce { dst, op, a } => (dst, self.reduce(*op, *a)?),
+            Inst::Zip { dst, high, a, b } => (dst, self.zip(*high, *a, *b)?),
             Inst::Address { dst, ptr, index, offset } => (dst, self.element(*ptr, *index, *offset)?),
             Inst::Load { dst, at } => (dst, self.load(*dst, at)?),
             Inst::Store { at, value } => return self.store(at, *value),
+            // Cranelift has no such instruction.
+            Inst::Prefetch { .. } => return Ok(()),
             Inst::For { .. } => return self.for_loop(inst),
             Inst::If { dst, cond, then, otherwise } => return self.if_else(dst, *cond, then, otherwise),
             Inst::Fail => return self.fail(),
@@ -312,6 +315,17 @@ impl Emitter<'_> {
         let v = self.cast(types::I8X16, v);
         let v = self.b.ins().shuffle(v, v, mask);
         self.cast(ty, v)
+    }
+
+    fn zip(&mut self, high: bool, a: Reg, b: Reg) -> Result<Value, Diag> {
+        let (x, y) = (self.get(a)?, self.get(b)?);
+        let ty = self.b.func.dfg.value_type(x);
+        let first = if high { 8 } else { 0 };
+        let bytes: Vec<u8> = (0..16).map(|i| first + i / 8 * 4 + i % 4 + if i % 8 < 4 { 0 } else { 16 }).collect();
+        let mask = self.b.func.dfg.immediates.push(ConstantData::from(bytes));
+        let (x, y) = (self.cast(types::I8X16, x), self.cast(types::I8X16, y));
+        let v = self.b.ins().shuffle(x, y, mask);
+        Ok(self.cast(ty, v))
     }
 
     fn extract(&mut self, dst: Reg, a: Reg, lane: u8) -> Result<Value, Diag> {

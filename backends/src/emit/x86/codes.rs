@@ -304,6 +304,18 @@ pub(super) const BROADCAST: [Code; 3] = [
     Code::EVEX_Vbroadcastss_zmm_k1z_xmmm32,
 ];
 
+/// Lanes by turns of the first halves, of each 128 bits.
+pub(super) const ZIP_LOW: [Code; 2] =
+    [Code::EVEX_Vunpcklps_xmm_k1z_xmm_xmmm128b32, Code::EVEX_Vunpcklps_ymm_k1z_ymm_ymmm256b32];
+
+/// Lanes by turns of the second halves, of each 128 bits.
+pub(super) const ZIP_HIGH: [Code; 2] =
+    [Code::EVEX_Vunpckhps_xmm_k1z_xmm_xmmm128b32, Code::EVEX_Vunpckhps_ymm_k1z_ymm_ymmm256b32];
+
+/// Lanes of two registers, by numbers that the result overwrites; of 8 and 16 lanes.
+pub(super) const PERMUTE_TWO: [Code; 2] =
+    [Code::EVEX_Vpermi2ps_ymm_k1z_ymm_ymmm256b32, Code::EVEX_Vpermi2ps_zmm_k1z_zmm_zmmm512b32];
+
 /// A general register in every lane.
 pub(super) const BROADCAST_GPR: [Code; 3] =
     [Code::EVEX_Vpbroadcastd_xmm_k1z_r32, Code::EVEX_Vpbroadcastd_ymm_k1z_r32, Code::EVEX_Vpbroadcastd_zmm_k1z_r32];

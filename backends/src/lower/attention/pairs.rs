@@ -1,11 +1,10 @@
 //! Keys, values and probabilities as pairs of bf16, which products take two k at a time of.
 
-use bertc_ir::kernel::{Bin, Elem, Place, Reg};
+use bertc_ir::kernel::{Bin, Elem, Reg};
 use bertc_ir::{CmpOp, DType, Dim};
 
 use super::super::ctx::Ctx;
 use super::super::gemm::Tile;
-use super::super::matmul::PANEL;
 use super::super::nest::{loop_over, when};
 use super::super::norm::Row;
 use super::{Attention, KEYS};
@@ -48,51 +47,18 @@ impl Pairs {
 }
 
 impl Attention {
-    /// Packs the transpose of `count` keys from `t0` on, and as many values, each two of them side by side. What would
-    /// stand beside an odd last value is 0.
-    pub(super) fn pack_pairs(&self, c: &mut Ctx, p: &Pairs, t0: Reg, count: Reg) {
-        self.pack_keys(c, p, t0, count);
+    /// Packs `count` values from `t0` on, each two of them side by side. What would stand beside an odd last one is 0.
+    pub(super) fn pack_value_pairs(&self, c: &mut Ctx, p: &Pairs, t0: Reg, count: Reg) {
         let (zero, low) = (c.b.int(0), c.b.int(-2));
         let even = c.b.bin(Bin::And, count, low);
         let first = c.mul_add(self.origin[2], t0, &self.v_stride);
-        loop_over(c, zero, even, 2, |c, t| self.pack_values(c, p, first, t, true));
+        loop_over(c, zero, even, 2, |c, t| self.pack_pair(c, p, first, t, true));
         let odd = c.b.cmp(CmpOp::Lt, even, count);
-        when(c, odd, |c| self.pack_values(c, p, first, even, false));
-    }
-
-    fn pack_keys(&self, c: &mut Ctx, p: &Pairs, t0: Reg, count: Reg) {
-        let zero = c.b.int(0);
-        let from = c.mul_add(self.origin[1], t0, &self.k_stride);
-        loop_over(c, zero, count, 1, |c, j| {
-            let row = c.mul_add(from, j, &self.k_stride);
-            let row = c.b.address(self.k, row, 0);
-            let (mask, low) = (c.b.int(-PANEL), c.b.int(PANEL - 1));
-            let panel = c.b.bin(Bin::And, j, mask);
-            let to = c.b.bin(Bin::And, j, low);
-            let to = c.mul_add(p.own, to, &2.into());
-            let to = c.mul_add(to, panel, &self.d.into());
-            let to = c.b.address(p.ptr, to, 0);
-            let mut done = 0;
-            for lanes in [self.tile.lanes, 4, 1] {
-                let step = 2 * i64::from(lanes);
-                let end = done + (self.d - done) / step * step;
-                let (lo, hi) = (c.b.int(done), c.b.int(end));
-                done = end;
-                loop_over(c, lo, hi, step, |c, x| {
-                    let place = |ptr, base, index, offset| Place { ptr, base: Some(base), index, offset, active: None };
-                    let v = c.b.load_pairs_at(place(self.k, row, x, 0), lanes);
-                    let at = c.mul_add(zero, x, &PANEL.into());
-                    for l in 0..lanes {
-                        let pair = if lanes == 1 { v } else { c.b.extract(v, l) };
-                        c.b.store_at(place(p.ptr, to, at, i64::from(l) * 2 * PANEL), pair);
-                    }
-                });
-            }
-        });
+        when(c, odd, |c| self.pack_pair(c, p, first, even, false));
     }
 
     /// Packs value `t` of those that begin at element `first`, and the one behind it if there is one.
-    fn pack_values(&self, c: &mut Ctx, p: &Pairs, first: Reg, t: Reg, both: bool) {
+    fn pack_pair(&self, c: &mut Ctx, p: &Pairs, first: Reg, t: Reg, both: bool) {
         let start = c.mul_add(first, t, &self.v_stride);
         let one = c.b.address(self.v, start, 0);
         let next = c.dim(&self.v_stride);

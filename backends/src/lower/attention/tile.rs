@@ -88,16 +88,15 @@ impl Attention {
         let (high, low) = (c.b.int(-PANEL), c.b.int(PANEL - 1));
         let panel = c.b.bin(Bin::And, col, high);
         let at = c.b.bin(Bin::And, col, low);
-        let (group, ptr, own) = match &self.pairs {
-            None => (Group::One, self.scratch, self.own),
-            Some(p) => (Group::Pair, p.ptr, p.own),
-        };
+        let (group, ptr) = self.group();
+        let own = self.pairs.as_ref().map_or(self.own, |p| p.own);
         let g = group.size();
         let at = c.mul_add(own, at, &g.into());
         let at = c.mul_add(at, panel, &self.d.into());
         let bases: Vec<Reg> = (0..panels).map(|p| c.b.address(ptr, at, p * PANEL * self.d)).collect();
         let spot = |v: i64| Spot { base: bases[(v * lanes / PANEL) as usize], offset: v * lanes % PANEL * g };
-        let right = Right { ptr, vectors: (0..vectors).map(spot).collect(), stride: PANEL.into() };
+        let vectors_at = (0..vectors).map(spot).collect();
+        let right = Right { ptr, vectors: vectors_at, stride: PANEL.into(), ahead: None };
         let (lo, d, pass) = (c.b.int(0), c.b.int(self.d), self.tile.unroll * g);
         let whole = (self.d % pass != 0).then(|| c.b.int(self.d / pass * pass));
         let rows = left.rows.len() as i64;
@@ -240,21 +239,20 @@ impl Attention {
         let range = Range { lo: zero, whole, hi };
         let to = c.mul_add(self.origin[3], s, &self.y_stride);
         let to = row_spots(c, self.y, to, &self.y_stride, rows);
-        let from = c.mul_add(self.origin[2], block.t0, &self.v_stride);
         let tile_columns = |c: &mut Ctx, col: Reg, lanes: u8, vectors: i64| {
-            let (ptr, base, stride) = match &self.pairs {
+            let (ptr, base) = match &self.pairs {
                 None => {
-                    let start = c.b.add(from, col);
-                    (self.v, c.b.address(self.v, start, 0), self.v_stride.clone())
+                    let start = c.b.add(self.own, col);
+                    (self.scratch, c.b.address(self.scratch, start, KEYS * self.d))
                 }
                 Some(p) => {
                     let start = c.mul_add(p.values, col, &2.into());
-                    (p.ptr, c.b.address(p.ptr, start, 0), self.e.into())
+                    (p.ptr, c.b.address(p.ptr, start, 0))
                 }
             };
             let offset = |v: i64| v * i64::from(lanes) * group.size();
             let spots = (0..vectors).map(|v| Spot { base, offset: offset(v) }).collect();
-            let right = Right { ptr, vectors: spots, stride };
+            let right = Right { ptr, vectors: spots, stride: self.e.into(), ahead: None };
             let place = |r: i64, v: i64| {
                 let spot = to[r as usize];
                 let offset = spot.offset + v * i64::from(lanes);

@@ -68,7 +68,8 @@ impl<'a> Parser<'a> {
                 self.expect(",")?;
                 Ok(Inst::Store { at, value: self.reg()? })
             }
-            ("store" | "fail", _) => Err(self.about_last(format!("'{op}' has no result"))),
+            ("prefetch", []) => Ok(Inst::Prefetch { at: self.place()? }),
+            ("store" | "prefetch" | "fail", _) => Err(self.about_last(format!("'{op}' has no result"))),
             (_, &[name]) => self.plain(op, name),
             _ if !is_plain(op) => Err(self.about_last(format!("there is no instruction '{op}'"))),
             _ => Err(self.about_last(format!("'{op}' has one result, found {}", dst.len()))),
@@ -123,6 +124,18 @@ impl<'a> Parser<'a> {
                 let op = self.word("an operation")?;
                 let op = Bin::from_name(op).ok_or_else(|| self.about_last(format!("'{op}' is not an operation")))?;
                 Inst::Reduce { dst, op, a: self.reg()? }
+            }
+            "zip" => {
+                let half = self.word("a half")?;
+                let high = match half {
+                    "low" => false,
+                    "high" => true,
+                    _ => {
+                        return Err(self.about_last(format!("'{half}' is not a half")).note("halves are low and high"));
+                    }
+                };
+                let [a, b] = self.operands()?;
+                Inst::Zip { dst, high, a, b }
             }
             "address" => {
                 let (ptr, index, offset) = self.element()?;
@@ -261,6 +274,6 @@ impl<'a> Parser<'a> {
 /// Whether `op` is the word of an instruction of one result.
 fn is_plain(op: &str) -> bool {
     let others =
-        ["const", "fma", "select", "cmp", "convert", "bitcast", "splat", "extract", "reduce", "address", "load"];
+        ["const", "fma", "select", "cmp", "convert", "bitcast", "splat", "extract", "reduce", "zip", "address", "load"];
     others.contains(&op) || Un::from_name(op).is_some() || Bin::from_name(op).is_some()
 }

@@ -434,6 +434,7 @@ impl Select<'_> {
             Inst::Splat { dst, a } => return self.splat(*dst, *a),
             Inst::Extract { dst, a, lane } => (dst, self.extract(*a, *lane)?),
             Inst::Reduce { dst, op, a } => (dst, self.reduce(*op, *a)?),
+            Inst::Zip { dst, high, a, b } => (dst, self.zip(*high, *a, *b)?),
             Inst::Address { dst, ptr, index, offset } => (dst, self.address(*ptr, *index, *offset)?),
             Inst::Load { dst, at } => {
                 if self.uses.of[dst.0 as usize].defer {
@@ -443,6 +444,12 @@ impl Select<'_> {
                 (dst, self.load(self.ty(*dst), at)?)
             }
             Inst::Store { at, value } => return self.store(at, *value),
+            Inst::Prefetch { at } => {
+                let (_, m) = self.place(at)?;
+                // An effect, so that it stays.
+                self.emit_effect(Code::Prefetcht1_m8, &[Opnd::Mem(m)]);
+                return Ok(());
+            }
             Inst::For { .. } => return self.for_loop(inst),
             Inst::If { dst, cond, then, otherwise } => return self.if_else(dst, *cond, then, otherwise),
             Inst::Fail => {

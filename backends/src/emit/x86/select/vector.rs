@@ -96,6 +96,38 @@ impl Select<'_> {
         v
     }
 
+    /// The lanes of both operands' halves by turns. Within 128 bits, instructions do just that; wider registers take a permutation
+    /// by a literal, or with AVX2 the halves of two such.
+    pub(super) fn zip(&mut self, high: bool, a: Reg, b: Reg) -> Result<V, Diag> {
+        let i = form(self.ty(a));
+        let (x, y) = (self.reg(a)?, self.reg(b)?);
+        let view = vec_view(i);
+        let short = |s: &mut Self, high: bool| {
+            let v = s.vec(i);
+            let code = if high { codes::ZIP_HIGH[i.min(1)] } else { codes::ZIP_LOW[i.min(1)] };
+            s.emit(code, &[def(v, view), get(x, view), get(y, view)]);
+            v
+        };
+        if i == 0 {
+            return Ok(short(self, high));
+        }
+        if self.avx2() {
+            let (low, up) = (short(self, false), short(self, true));
+            let (v, halves) = (self.vec(i), if high { 0x31 } else { 0x20 });
+            let code = Code::VEX_Vperm2f128_ymm_ymm_ymmm256_imm8;
+            self.emit(code, &[def(v, view), get(low, view), get(up, view), imm8(halves)]);
+            return Ok(v);
+        }
+        let n = u32::from(self.ty(a).lanes);
+        let from = if high { n / 2 } else { 0 };
+        let order: Vec<u8> = (0..n).flat_map(|l| (from + l / 2 + l % 2 * n).to_le_bytes()).collect();
+        let order = self.f.literal(&order);
+        let v = self.vec(i);
+        self.emit(codes::LOADPS[i], &[def(v, view), Opnd::Mem(order)]);
+        self.emit(codes::PERMUTE_TWO[i - 1], &[modify(v, view), get(x, view), get(y, view)]);
+        Ok(v)
+    }
+
     /// Half by half: first the upper 8 lanes onto the lower ones, and so on.
     pub(super) fn reduce(&mut self, op: Bin, a: Reg) -> Result<V, Diag> {
         let t = self.ty(a);
