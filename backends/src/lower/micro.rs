@@ -198,15 +198,28 @@ pub fn round_down(c: &mut Ctx, n: Reg, unit: i64) -> Reg {
 }
 
 /// Covers the rows `lo..hi` with tiles of `height` and then of the powers of two below: `body` gets a tile's first row and
-/// its height. `total` is what the rows are a part of, in parts of whole tiles but for the last one if `height` is a power
+/// its height. Where 6 rows and 2 would be left, there are two tiles of 4: one of 2 takes as long. `total` is what the rows are a part of, in parts of whole tiles but for the last one if `height` is a power
 /// of two.
 pub fn row_tiles(c: &mut Ctx, [lo, hi]: [Reg; 2], total: &Dim, height: i64, mut body: impl FnMut(&mut Ctx, Reg, i64)) {
-    let split = whole_passes(c, lo, hi, height);
+    let mut split = whole_passes(c, lo, hi, height);
+    if height == 6 {
+        let (rest, two) = (c.b.sub(hi, split), c.b.int(2));
+        let uneven = c.b.cmp(bertc_ir::CmpOp::Eq, rest, two);
+        let last = c.b.int(height);
+        let before = c.b.sub(split, last);
+        let before = c.b.max(before, lo);
+        split = c.b.select(uneven, before, split);
+    }
     loop_over(c, lo, split, height, |c, row| body(c, row, height));
     if height.count_ones() == 1 && total.as_const().is_some_and(|n| n % height == 0) {
         return;
     }
     let (mut row, mut left) = (split, height - 1);
+    if height == 6 {
+        let end = whole_passes(c, row, hi, 4);
+        loop_over(c, row, end, 4, |c, row| body(c, row, 4));
+        (row, left) = (end, 3);
+    }
     while left > 0 {
         let height = 1 << left.ilog2();
         let step = c.b.int(height);
