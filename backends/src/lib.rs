@@ -11,4 +11,5 @@ pub mod peak;
 pub mod plan;
 pub mod schedule;
 pub mod target;
+pub mod tuning;
 pub mod vecmath;

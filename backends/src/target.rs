@@ -9,6 +9,8 @@ use cranelift_codegen::settings::{self, Configurable};
 pub use target_lexicon::BinaryFormat;
 use target_lexicon::{Architecture, OperatingSystem, Triple};
 
+use crate::tuning::Tuning;
+
 /// A CPU feature of x86-64 and how CPUID reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct X86Feature {
@@ -143,6 +145,8 @@ pub struct Target {
     pub triple: Triple,
     /// Name of the CPU as given, `native` included.
     pub cpu: String,
+    /// What products are fastest with; nothing for what is usual.
+    pub tuning: Tuning,
     features: Vec<&'static str>,
 }
 
@@ -157,7 +161,7 @@ impl Target {
             Architecture::X86_64 => x86_features(&triple, cpu)?,
             _ => a64_features(&triple, cpu)?,
         };
-        Ok(Target { emitter: Emitter::Auto, triple, cpu: cpu.to_string(), features })
+        Ok(Target { emitter: Emitter::Auto, triple, cpu: cpu.to_string(), tuning: Tuning::new(), features })
     }
 
     /// Cranelift's code generator for this target.

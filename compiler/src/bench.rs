@@ -112,7 +112,7 @@ impl Row {
 }
 
 /// The quantile of ascending times by nearest rank.
-fn quantile(times: &[Duration], q: f64) -> Duration {
+pub(crate) fn quantile(times: &[Duration], q: f64) -> Duration {
     let rank = (q * times.len() as f64).ceil() as usize;
     times.get(rank.saturating_sub(1)).copied().unwrap_or_default()
 }
@@ -191,7 +191,11 @@ pub fn run(o: &BenchOptions) -> Result<(), Vec<Diag>> {
 }
 
 /// Writes and links the model as a shared library.
-fn build(compiled: &driver::Compiled, library: &Path, progress: &mut Progress) -> Result<ObjectStats, Vec<Diag>> {
+pub(crate) fn build(
+    compiled: &driver::Compiled,
+    library: &Path,
+    progress: &mut Progress,
+) -> Result<ObjectStats, Vec<Diag>> {
     let object = library.with_extension("o");
     let io = |e: std::io::Error| vec![Diag::new(format!("can't write the object to link: {e}"))];
     let stats = progress.phase(Phase::Emit, || {

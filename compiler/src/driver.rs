@@ -56,8 +56,7 @@ pub struct Compiled {
 /// An unknown target, or everything that is wrong with the model.
 pub fn front(path: &Path, options: &CompileOptions, progress: &mut Progress) -> Result<Front, Vec<Diag>> {
     let one = |d: Diag| vec![d];
-    let mut target = Target::parse(&options.target, &options.cpu).map_err(one)?;
-    target.emitter = options.emitter;
+    let target = options.machine().map_err(one)?;
     check_file(path).map_err(one)?;
     progress.print_timing(options.watch.timing);
     // Before the work: flags are checked while the user still watches.
@@ -81,6 +80,14 @@ pub fn front(path: &Path, options: &CompileOptions, progress: &mut Progress) -> 
 /// Everything that is wrong with options or model.
 pub fn compile_with(path: &Path, options: &CompileOptions, progress: &mut Progress) -> Result<Compiled, Vec<Diag>> {
     let front = front(path, options, progress)?;
+    lower_front(front, options, progress)
+}
+
+/// The rest of [`compile_with`].
+///
+/// # Errors
+/// What the backend doesn't support.
+pub fn lower_front(front: Front, options: &CompileOptions, progress: &mut Progress) -> Result<Compiled, Vec<Diag>> {
     let variants = progress.phase(Phase::Lower, || {
         let lowered = front.target.variants(options.bf16).into_iter().map(|target| {
             let program = lower::lower(&front.graph, &target)?;
@@ -217,6 +224,10 @@ fn hash(path: &Path, graph: &Graph, target: &Target, o: &CompileOptions) -> Resu
         if flag {
             part(name.as_bytes());
         }
+    }
+    if let Some(tuning) = &o.tuning {
+        let unreadable = |e: std::io::Error| Diag::new(format!("can't read '{}': {e}", tuning.display()));
+        part(&std::fs::read(tuning).map_err(unreadable)?);
     }
     let unreadable = |e: std::io::Error| Diag::new(format!("can't read '{}': {e}", path.display()));
     h.update_reader(std::fs::File::open(path).map_err(unreadable)?).map_err(unreadable)?;

@@ -40,6 +40,8 @@ pub mod reproducer;
 pub mod run;
 pub mod stub;
 pub mod tir;
+pub mod tune;
+pub mod tuning;
 
 pub use bertc_backends::plan::Program;
 pub use bertc_ir::Diag;

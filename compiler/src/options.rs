@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use bertc_backends::target::Emitter;
+use bertc_backends::target::{Emitter, Target};
 use bertc_ir::Diag;
+
+use crate::tuning;
 
 /// Options of [`compile`](crate::compile).
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -30,10 +32,27 @@ pub struct CompileOptions {
     pub skip_padding: bool,
     /// Products and attentions on bf16, and bf16 between them.
     pub bf16: bool,
+    /// A file of choices for products, as `bertc tune` writes it.
+    pub tuning: Option<PathBuf>,
     /// Passes that run in place of those of `opt_level`, as text.
     pub passes: Option<String>,
     /// What to show of the passes.
     pub watch: Watch,
+}
+
+impl CompileOptions {
+    /// The machine to compile for, with its tuning.
+    ///
+    /// # Errors
+    /// An unknown target or CPU, or a file of choices that can't be read.
+    pub fn machine(&self) -> Result<Target, Diag> {
+        let mut target = Target::parse(&self.target, &self.cpu)?;
+        target.emitter = self.emitter;
+        if let Some(path) = &self.tuning {
+            target.tuning = tuning::read(path)?;
+        }
+        Ok(target)
+    }
 }
 
 /// What to show of passes while they run.
@@ -109,6 +128,7 @@ impl Default for CompileOptions {
             verify_each: false,
             skip_padding: false,
             bf16: false,
+            tuning: None,
             passes: None,
             watch: Watch::default(),
         }

@@ -36,7 +36,8 @@ pub fn write(tuning: &Tuning, machine: &str) -> String {
 pub fn read(path: &Path) -> Result<Tuning, Diag> {
     let shown = path.display();
     let text = std::fs::read_to_string(path).map_err(|e| Diag::new(format!("can't read '{shown}': {e}")))?;
-    parse(&text).map_err(|e| Diag::new(format!("'{shown}': {e}")).note("`bertc tune MODEL.onnx -o FILE` writes such files"))
+    parse(&text)
+        .map_err(|e| Diag::new(format!("'{shown}': {e}")).note("`bertc tune MODEL.onnx -o FILE` writes such files"))
 }
 
 /// Reads the file's text.

@@ -11,6 +11,7 @@ use super::norm::Norm;
 use super::sum_norm::{self, Term, sum_norm};
 use super::{Lowering, attention};
 use crate::plan::{Arg, ConstLayout, Lane};
+use crate::tuning::Product;
 
 /// Rows in memory that need not be dense.
 struct Rows {
@@ -152,11 +153,23 @@ impl Lowering<'_> {
         };
         let mut c = Ctx::new("linear");
         let args = gemm::Args { a: (a.arg, a.start), b, bias, residual, norm, lengths, y };
-        let tile = match ta.dtype {
+        let mut tile = match ta.dtype {
             DType::F32 => self.tile,
             _ if pairs.is_some() => self.pairs_tile,
             _ => self.narrow,
         };
+        if let (Arg::Const(_), Some(k), Some(n)) = (&args.b, shape.k.as_const(), shape.n.as_const()) {
+            let product = Product { k, n, bf16: pairs.is_some(), lanes: tile.lanes };
+            if let Some(choice) = self.target.tuning.get(&product) {
+                let registers = tile.registers(self.target);
+                choice.check(registers).map_err(|d| {
+                    let what = format!("the tuning of products of {k} x {n} with {} lanes: {}", tile.lanes, d.message);
+                    Diag::new(what).at(node.loc.clone())
+                })?;
+                tile = choice.apply(tile);
+            }
+            self.product = Some((product, tile));
+        }
         let tasks = gemm(&mut c, tile, &spec, args);
         self.step(v, c, tasks)
     }

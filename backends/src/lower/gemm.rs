@@ -38,13 +38,18 @@ pub struct Tile {
     pub spread: bool,
     /// The longest block of k whose strip of the right operand stays in the first cache.
     pub block_k: i64,
+    /// Rows of a task, at most. A task that normalises owns whole rows, and there may be few of them: then each worker gets
+    /// its share.
+    pub task_rows: i64,
+    /// Columns of a task, at most: whole panels.
+    pub task_columns: i64,
 }
 
 impl Tile {
     /// The tile that fills a target's registers: the accumulators, one k of the right operand, and an element of the
     /// left one.
     pub fn for_target(target: &Target) -> Tile {
-        let wide = Tile { lanes: 16, rows: 8, vectors: 2, unroll: 4, spread: false, block_k: 1 << 20 };
+        let wide = Tile { lanes: 16, rows: 8, block_k: 1 << 20, ..NARROW };
         match x86::lanes(target).filter(|_| target.emitter == Emitter::Auto) {
             Some(16) => wide,
             Some(lanes) => Tile { lanes, rows: 6, ..wide },
@@ -54,11 +59,7 @@ impl Tile {
 
     /// The tile of 128-bit code, which every target and element type has.
     pub fn narrow(target: &Target) -> Tile {
-        if target.vector_registers() >= 32 {
-            Tile { lanes: 4, rows: 4, vectors: 4, unroll: 4, spread: true, block_k: 448 }
-        } else {
-            Tile { lanes: 4, rows: 4, vectors: 2, unroll: 4, spread: false, block_k: 448 }
-        }
+        if target.vector_registers() >= 32 { Tile { vectors: 4, spread: true, ..NARROW } } else { NARROW }
     }
 
     /// The tile for pairs of bf16. Where they are widened to be multiplied, halves take registers too.
@@ -77,16 +78,32 @@ impl Tile {
         self.lanes >= 16
     }
 
+    /// Registers of such lanes.
+    pub fn registers(&self, target: &Target) -> i64 {
+        match self.lanes {
+            16 => 32,
+            8 => 16,
+            _ => target.vector_registers() as i64,
+        }
+    }
+
     /// Columns.
     pub fn width(&self) -> i64 {
         self.vectors * i64::from(self.lanes)
     }
 }
 
-/// Rows and panels of a task, at most. A task that normalises owns whole rows, and there may be few of them: then each
-/// worker gets its share.
-const TASK_ROWS: i64 = 32;
-const TASK_PANELS: i64 = 8;
+/// The tile of 16 registers of 128 bits.
+const NARROW: Tile = Tile {
+    lanes: 4,
+    rows: 4,
+    vectors: 2,
+    unroll: 4,
+    spread: false,
+    block_k: 448,
+    task_rows: 32,
+    task_columns: 8 * PANEL,
+};
 
 /// What is computed.
 #[derive(Clone, Debug)]
@@ -141,11 +158,11 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     let bias = args.bias.map(|x| c.input(x, DType::F32));
     let residual = args.residual.map(|x| c.input(x, s.residual));
     let y = c.output(args.y, s.y);
-    let task_rows = TASK_ROWS / tile.rows * tile.rows;
+    let task_rows = tile.task_rows / tile.rows * tile.rows;
     // What comes after the sums reads them again: they are not rounded before.
     let again = s.act.is_some() && !tile.has_room() || s.norm.is_some();
     let scratch = if again && s.y != DType::F32 {
-        let columns = if s.norm.is_some() { s.shape.n.as_const()? } else { TASK_PANELS * PANEL };
+        let columns = if s.norm.is_some() { s.shape.n.as_const()? } else { tile.task_columns };
         let bytes = u64::try_from(task_rows.checked_mul(columns)?.checked_mul(4)?).ok()?.next_multiple_of(ALIGN);
         Some(Scratch { ptr: c.output(Arg::Scratch(bytes), DType::F32), columns, elements: (bytes / 4) as i64 })
     } else {
@@ -183,7 +200,7 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     let zero = c.b.int(0);
     let (mut n0, mut n1) = (zero, n);
     if norm.is_none() {
-        let width = TASK_PANELS * PANEL;
+        let width = tile.task_columns;
         let chunk = c.b.int(width);
         let blocks = ceil_div(c, n, chunk);
         let block = c.b.bin(Bin::RemU, batch, blocks);

@@ -24,13 +24,14 @@ use bertc_ir::{BinaryOp, DType, Diag, Dim, Graph, Loc, Op, Tensor, ValueId};
 
 use self::ctx::Ctx;
 use self::gather::Operand;
-use self::gemm::Tile;
+pub use self::gemm::Tile;
 use self::matmul::Shape;
 use self::micro::Group;
 use self::nest::{Source, View, pointwise, scalar_nest, strides};
 use crate::arena;
 use crate::plan::{Arg, Chunk, ConstData, ConstLayout, Lane, PortSpec, Program, Step};
 use crate::target::Target;
+use crate::tuning::Product;
 
 /// Lanes of the vectors that generic kernels use: 128 bits.
 pub const LANES: u8 = 4;
@@ -38,7 +39,8 @@ pub const LANES: u8 = 4;
 /// Lowers a verified, legalised graph to a scheduled program.
 ///
 /// # Errors
-/// All ops that compiled code doesn't support, and sizes that don't fit 64 bits.
+/// All ops that compiled code doesn't support, sizes that don't fit 64 bits, and a tuning that the target has no registers
+/// for.
 pub fn lower(graph: &Graph, target: &Target) -> Result<Program, Vec<Diag>> {
     Ok(lower_traced(graph, target)?.program)
 }
@@ -50,6 +52,8 @@ pub struct Traced {
     pub program: Program,
     /// For each step the value of the graph that it computes, or helps to compute.
     pub values: Vec<ValueId>,
+    /// For each step the product by a constant matrix that it is, if it is one, and its tile.
+    pub products: Vec<Option<(Product, Tile)>>,
 }
 
 /// [`lower`], for those who show a program next to its graph.
@@ -60,6 +64,7 @@ pub fn lower_traced(graph: &Graph, target: &Target) -> Result<Traced, Vec<Diag>>
     let (tile, pairs_tile, narrow) = (Tile::for_target(target), Tile::for_pairs(target), Tile::narrow(target));
     let l = Lowering {
         g: graph,
+        target,
         tile,
         pairs_tile,
         narrow,
@@ -72,6 +77,8 @@ pub fn lower_traced(graph: &Graph, target: &Target) -> Result<Traced, Vec<Diag>>
         kernel_of: HashMap::new(),
         steps: Vec::new(),
         values: Vec::new(),
+        product: None,
+        products: Vec::new(),
     };
     l.run()
 }
@@ -85,6 +92,7 @@ enum Home {
 
 struct Lowering<'a> {
     g: &'a Graph,
+    target: &'a Target,
     tile: Tile,
     /// For pairs of bf16.
     pairs_tile: Tile,
@@ -102,6 +110,9 @@ struct Lowering<'a> {
     steps: Vec<Step>,
     /// The value of each step.
     values: Vec<ValueId>,
+    /// What the next step is, as in [`Traced::products`].
+    product: Option<(Product, Tile)>,
+    products: Vec<Option<(Product, Tile)>>,
 }
 
 impl Lowering<'_> {
@@ -150,7 +161,7 @@ impl Lowering<'_> {
             steps: self.steps,
         };
         program.verify()?;
-        Ok(Traced { program, values: self.values })
+        Ok(Traced { program, values: self.values, products: self.products })
     }
 
     /// Topological order in which everything a fallible op needs comes first.
@@ -261,6 +272,7 @@ impl Lowering<'_> {
         let fallible = self.fallible(v);
         self.steps.push(Step { kernel: index, args: c.args, tasks, fallible, in_place: c.in_place, source });
         self.values.push(v);
+        self.products.push(self.product.take());
         Ok(())
     }
 

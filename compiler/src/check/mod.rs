@@ -6,7 +6,6 @@
 
 use std::path::PathBuf;
 
-use bertc_backends::target::Target;
 use bertc_ir::eval::eval_all;
 use bertc_ir::{Diag, Graph, Tensor};
 use bertc_passes::registry::{Entry, PASSES};
@@ -139,8 +138,7 @@ pub fn run(o: &CheckOptions) -> Result<(), Vec<Diag>> {
 /// # Errors
 /// Everything that is wrong with flags, model or inputs, and whatever keeps the model from being compiled.
 pub fn check(o: &CheckOptions, table: &'static [Entry], sabotage: Option<Sabotage<'_>>) -> Result<Report, Vec<Diag>> {
-    let mut target = Target::parse(&o.compile.target, &o.compile.cpu).map_err(|d| vec![d])?;
-    target.emitter = o.compile.emitter;
+    let target = o.compile.machine().map_err(|d| vec![d])?;
     let steps = passes::steps(&o.compile, table, true)?;
     let progress = &mut Progress::new(o.quiet);
     progress.print_timing(o.compile.watch.timing);

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::shared::TuneArgs;
+use super::shared::BuildArgs;
 use crate::bench::BenchOptions;
 use crate::options::CompileOptions;
 
@@ -38,7 +38,7 @@ pub struct BenchArgs {
     #[arg(long, value_name = "CPU", default_value = "native")]
     pub cpu: String,
     #[command(flatten)]
-    pub tune: TuneArgs,
+    pub build: BuildArgs,
 }
 
 impl BenchArgs {
@@ -55,8 +55,8 @@ impl BenchArgs {
             profile,
             trace: self.trace,
             html: self.html,
-            quiet: self.tune.quiet,
-            compile: CompileOptions { cpu: self.cpu, name: "model".into(), profile, ..self.tune.options() },
+            quiet: self.build.quiet,
+            compile: CompileOptions { cpu: self.cpu, name: "model".into(), profile, ..self.build.options() },
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::shared::TuneArgs;
+use super::shared::BuildArgs;
 use crate::check::CheckOptions;
 use crate::options::CompileOptions;
 
@@ -38,7 +38,7 @@ pub struct CheckArgs {
     #[arg(long, value_name = "CPU", default_value = "native")]
     pub cpu: String,
     #[command(flatten)]
-    pub tune: TuneArgs,
+    pub build: BuildArgs,
 }
 
 fn tolerance(s: &str) -> Result<f64, String> {
@@ -53,12 +53,12 @@ impl CheckArgs {
             model: self.model,
             resources: self.resources,
             input: self.input,
-            tolerance: self.tol.unwrap_or(if self.tune.pass.bf16 { 5e-2 } else { 1e-4 }),
+            tolerance: self.tol.unwrap_or(if self.build.pass.bf16 { 5e-2 } else { 1e-4 }),
             taps: !self.no_taps,
             bisect: self.bisect,
             json: self.json,
-            quiet: self.tune.quiet,
-            compile: CompileOptions { cpu: self.cpu, name: "model".into(), ..self.tune.options() },
+            quiet: self.build.quiet,
+            compile: CompileOptions { cpu: self.cpu, name: "model".into(), ..self.build.options() },
         }
     }
 }

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::shared::TuneArgs;
+use super::shared::BuildArgs;
 use crate::emit::{Job, TextForm};
 use crate::options::{CompileOptions, Emit, StopAfter};
 
@@ -47,7 +47,7 @@ pub struct MainArgs {
     #[arg(long)]
     pub profile: bool,
     #[command(flatten)]
-    pub tune: TuneArgs,
+    pub build: BuildArgs,
 }
 
 impl MainArgs {
@@ -87,7 +87,7 @@ impl MainArgs {
             target: a.target.unwrap_or_else(|| CompileOptions::default().target),
             cpu: a.cpu,
             profile: a.profile,
-            ..a.tune.clone().options()
+            ..a.build.clone().options()
         };
         compile.watch.stop_after = a.stop_after;
         let output = a.output.filter(|_| !stdout);
@@ -95,6 +95,6 @@ impl MainArgs {
         if !kinds.contains(&Emit::TensorIr) && (text.resources.is_some() || text.inline_constants || text.locations) {
             return Err("--resources, --inline-constants and --locations need --emit tensor-ir".into());
         }
-        Ok(Job { model, output, kinds, name: a.name, rt: a.rt, text, quiet: a.tune.quiet, compile })
+        Ok(Job { model, output, kinds, name: a.name, rt: a.rt, text, quiet: a.build.quiet, compile })
     }
 }

@@ -14,6 +14,7 @@ use self::demo::DemoArgs;
 use self::inspect::InspectArgs;
 use self::opt::OptArgs;
 use self::run::RunArgs;
+use self::tune::TuneArgs;
 use crate::internal;
 use crate::report::{Level, show};
 
@@ -25,6 +26,7 @@ mod inspect;
 mod opt;
 mod run;
 mod shared;
+mod tune;
 
 /// Compiles an ONNX text encoder to an object file that needs no runtime
 #[derive(Parser, Debug)]
@@ -43,6 +45,8 @@ enum Command {
     Run(RunArgs),
     /// Compile a model and measure it: latency, and how near that is to this machine's peak of multiply-adds
     Bench(BenchArgs),
+    /// Measure which tiles and tasks a model's products are fastest with on this machine, for `--tuning`
+    Tune(TuneArgs),
     /// Compare a compiled model with the evaluator, op by op, and find what makes it wrong
     Check(Box<CheckArgs>),
     /// Run a compiled model and print this process's peak memory; `bench` starts it
@@ -91,6 +95,7 @@ fn dispatch(command: Command) -> Result<(), Vec<Diag>> {
     match command {
         Command::Run(a) => crate::run::run(&a.options()),
         Command::Bench(a) => crate::bench::run(&a.options()),
+        Command::Tune(a) => crate::tune::run(&a.options()),
         Command::Check(a) => crate::check::run(&a.options()),
         Command::MeasureMemory { library, prefix, threads, dims } => {
             crate::bench::memory::child(&library, &prefix, threads, &dims)

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::shared::TuneArgs;
+use super::shared::BuildArgs;
 use crate::options::CompileOptions;
 use crate::run::RunOptions;
 
@@ -32,7 +32,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "CPU")]
     pub variant: Option<String>,
     #[command(flatten)]
-    pub tune: TuneArgs,
+    pub build: BuildArgs,
 }
 
 impl RunArgs {
@@ -45,12 +45,12 @@ impl RunArgs {
             output: self.output,
             threads: self.threads,
             repeat: self.repeat,
-            quiet: self.tune.quiet,
+            quiet: self.build.quiet,
             variant: self.variant,
             compile: CompileOptions {
                 cpu: self.cpu.unwrap_or_else(|| default.into()),
                 name: "model".into(),
-                ..self.tune.options()
+                ..self.build.options()
             },
         }
     }

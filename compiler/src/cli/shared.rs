@@ -73,10 +73,13 @@ pub struct PassArgs {
 
 // How to compile a model that is run or written.
 #[derive(Args, Clone, Debug)]
-pub struct TuneArgs {
+pub struct BuildArgs {
     /// What makes machine code of kernels: auto (the widest registers of the CPU), clif (Cranelift, 128 bits)
     #[arg(long, value_name = "EMITTER", value_parser = parse_emitter, default_value = "auto")]
     pub emitter: Emitter,
+    /// Tiles and tasks of products, as `bertc tune` found them to be fastest
+    #[arg(long, value_name = "TUNING.json")]
+    pub tuning: Option<PathBuf>,
     /// Print nothing but errors
     #[arg(long, short)]
     pub quiet: bool,
@@ -117,10 +120,10 @@ impl PassArgs {
     }
 }
 
-impl TuneArgs {
+impl BuildArgs {
     /// The options of a compilation, the rest by default.
     pub fn options(self) -> CompileOptions {
-        let mut options = CompileOptions { emitter: self.emitter, ..CompileOptions::default() };
+        let mut options = CompileOptions { emitter: self.emitter, tuning: self.tuning, ..CompileOptions::default() };
         self.pass.apply(&mut options);
         self.dims.apply(&mut options);
         options

@@ -52,7 +52,7 @@ struct Group {
 impl Listing {
     /// The steps of the program that `graph` was lowered to.
     pub fn new(graph: &Graph, traced: Traced, target: &Target) -> Self {
-        let Traced { program, values } = traced;
+        let Traced { program, values, .. } = traced;
         let layers = Layers::of(graph);
         let title = |i| Group { title: layers.title(i), layer: layers.layer(i), steps: 0 };
         let mut groups: Vec<Group> = (0..layers.groups()).map(title).collect();

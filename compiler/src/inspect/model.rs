@@ -37,8 +37,7 @@ impl Model {
     /// Reads the file: ONNX, or the text of tensor IR.
     pub fn read(o: &InspectOptions) -> Result<Model, Vec<Diag>> {
         let c = &o.compile;
-        let mut target = Target::parse(&c.target, &c.cpu).map_err(|d| vec![d])?;
-        target.emitter = c.emitter;
+        let target = c.machine().map_err(|d| vec![d])?;
         if tir::is_text(&o.file).map_err(|d| vec![d])? {
             let graph = tir::load(&o.file, None)?;
             return Ok(Model { graph, onnx: None, target });
