@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use bertc_ir::{DType, Diag, Tensor};
 use bertc_rt::{Model, Options, Parallel, Task, ThreadPool};
 use libloading::Library;
+use memmap2::MmapMut;
 
 /// A symbolic dim of a compiled model.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -210,6 +211,20 @@ impl LoadedModel {
         dims: &[i64],
         pool: Option<&'a ThreadPool>,
     ) -> Result<Session<'a>, Diag> {
+        self.session_in(inputs, dims, pool, Pages::Any)
+    }
+
+    /// [`LoadedModel::session`] with the inputs in pages of a kind.
+    ///
+    /// # Errors
+    /// As [`LoadedModel::session`].
+    pub fn session_in<'a>(
+        &'a self,
+        inputs: &[Tensor],
+        dims: &[i64],
+        pool: Option<&'a ThreadPool>,
+        pages: Pages,
+    ) -> Result<Session<'a>, Diag> {
         let d = &self.descriptor;
         if dims.len() != d.symbols.len() || inputs.len() != d.inputs.len() {
             return Err(Diag::new(format!("expected {} dims and {} inputs", d.symbols.len(), d.inputs.len())));
@@ -232,7 +247,7 @@ impl LoadedModel {
             let dims: Vec<_> = d.symbols.iter().zip(dims).map(|(s, v)| format!("{} = {v}", s.name)).collect();
             return Err(Diag::new(format!("dims out of range: {}", dims.join(", "))));
         }
-        let inputs = inputs.iter().map(|t| AlignedBuf::from_bytes(t.bytes())).collect::<Result<_, _>>()?;
+        let inputs = inputs.iter().map(|t| AlignedBuf::from_bytes(t.bytes(), pages)).collect::<Result<_, _>>()?;
         let mut outputs = Vec::new();
         for (i, p) in d.outputs.iter().enumerate() {
             let shape = self.output_shape(dims, i).map_err(|e| Diag::new(e.to_string()))?;
@@ -370,10 +385,21 @@ unsafe extern "C" fn record(ctx: *mut c_void, ntasks: u64, task: Task, arg: *mut
     }
 }
 
+/// The pages of memory that a buffer is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pages {
+    /// As they come.
+    Any,
+    /// Large ones, if the system has them and gives them: for reading at the highest rate.
+    Large,
+}
+
 /// Zeroed memory at a multiple of 64 bytes.
 struct AlignedBuf {
     at: NonNull<u8>,
     len: usize,
+    /// Memory of its own; without, it is allocated.
+    map: Option<MmapMut>,
 }
 
 impl AlignedBuf {
@@ -387,24 +413,40 @@ impl AlignedBuf {
         // SAFETY: the layout's size is not 0.
         let at = layout.and_then(|l| NonNull::new(unsafe { alloc_zeroed(l) }));
         let at = at.ok_or_else(|| Diag::new(format!("no memory for {len} bytes")))?;
-        Ok(AlignedBuf { at, len })
+        Ok(AlignedBuf { at, len, map: None })
     }
 
-    fn from_bytes(data: &[u8]) -> Result<Self, Diag> {
-        let buf = Self::zeroed(data.len())?;
+    fn in_large_pages(len: usize) -> Result<Self, Diag> {
+        let fail = |e: std::io::Error| Diag::new(format!("no memory for {len} bytes: {e}"));
+        let mut map = MmapMut::map_anon(len.max(1)).map_err(fail)?;
+        // Only advice: small pages do as well, if more slowly.
+        #[cfg(target_os = "linux")]
+        let _ = map.advise(memmap2::Advice::HugePage);
+        let at = NonNull::from(&mut map[0]);
+        Ok(AlignedBuf { at, len, map: Some(map) })
+    }
+
+    fn from_bytes(data: &[u8], pages: Pages) -> Result<Self, Diag> {
+        let buf = match pages {
+            Pages::Any => Self::zeroed(data.len())?,
+            Pages::Large => Self::in_large_pages(data.len())?,
+        };
         // SAFETY: the buffer is new and has room for all of `data`.
         unsafe { buf.at.as_ptr().copy_from_nonoverlapping(data.as_ptr(), data.len()) };
         Ok(buf)
     }
 
     fn bytes(&self) -> &[u8] {
-        // SAFETY: `len` bytes were allocated and zeroed; `run`, which writes them, borrows the session mutably.
+        // SAFETY: `len` bytes were allocated or mapped, and zeroed; `run`, which writes them, borrows the session mutably.
         unsafe { std::slice::from_raw_parts(self.at.as_ptr(), self.len) }
     }
 }
 
 impl Drop for AlignedBuf {
     fn drop(&mut self) {
+        if self.map.is_some() {
+            return;
+        }
         let layout = Self::layout(self.len).expect("the layout that it was allocated with");
         // SAFETY: allocated with this layout.
         unsafe { dealloc(self.at.as_ptr(), layout) }
@@ -510,6 +552,11 @@ mod tests {
             let b = AlignedBuf::zeroed(len).unwrap();
             assert_eq!(b.at.as_ptr() as usize % 64, 0);
             assert!(b.bytes().iter().all(|&x| x == 0) && b.bytes().len() == len);
+            let data: Vec<u8> = (0..len).map(|i| i as u8).collect();
+            for pages in [Pages::Any, Pages::Large] {
+                let b = AlignedBuf::from_bytes(&data, pages).unwrap();
+                assert_eq!((b.at.as_ptr() as usize % 64, b.bytes()), (0, &data[..]), "{pages:?}");
+            }
         }
         assert!(AlignedBuf::zeroed(usize::MAX).is_err());
     }

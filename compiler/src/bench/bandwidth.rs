@@ -11,7 +11,7 @@ use bertc_ir::{DType, Diag, Tensor};
 use bertc_rt::ThreadPool;
 
 use super::{caches, peak, rate, time_of};
-use crate::load::{LoadedModel, RunError, Session};
+use crate::load::{LoadedModel, Pages, RunError, Session};
 
 /// Taken for the last-level cache where the system doesn't tell its size.
 pub(super) const LAST_LEVEL: u64 = 32 << 20;
@@ -90,7 +90,8 @@ fn session<'a>(program: &'a LoadedModel, tasks: i64, pool: Option<&'a ThreadPool
     // Not zeros, whose pages the system may keep as one; as an f32, a small normal number.
     let data = Tensor::new(DType::F32, shape.to_vec(), vec![1; bytes].into());
     let data = data.ok_or_else(|| Diag::new("the buffer to read is too large"))?;
-    program.session(&[data], &[tasks], pool)
+    // With small pages, a good part of the time would go into finding them.
+    program.session_in(&[data], &[tasks], pool, Pages::Large)
 }
 
 impl Runs<'_> {
