@@ -5,17 +5,16 @@
 //! In the end the model as it is without a tuning and the one with all choices run by turns, and what doesn't pay is not
 //! written.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use bertc_backends::lower;
+use bertc_backends::lower::{self, Tile};
 use bertc_backends::tuning::{Choice, Product, Tuning, candidates};
 use bertc_ir::Diag;
 
 use crate::bench::{build, quantile};
 use crate::driver::{self, Front, refuse_overwrite};
-use crate::load::{LoadedModel, Session};
+use crate::load::{LoadedModel, RunError, Session};
 use crate::options::CompileOptions;
 use crate::output::{Staged, check_target, table, to_stdout};
 use crate::progress::{Progress, time};
@@ -58,60 +57,30 @@ pub fn run(o: &TuneOptions) -> Result<(), Vec<Diag>> {
     check_target(&o.output).map_err(one)?;
     let mut progress = Progress::new(o.quiet);
     let front = driver::front(&o.model, &o.compile, &mut progress)?;
-    let dir = tempfile::tempdir().map_err(|e| one(Diag::new(format!("can't make a temporary folder: {e}"))))?;
-    let mut bench = Bench { o, front, dir: dir.path(), made: 0, progress };
-    let start = bench.candidate(&Tuning::new())?;
-    let dims = plausible_dims(start.loaded.descriptor());
-    let steps = lower::lower_traced(&bench.front.graph, &bench.front.target)?.products;
-    let products: BTreeMap<Product, Choice> = steps.iter().flatten().map(|(p, tile)| (*p, Choice::of(tile))).collect();
-    let Some(tile) = steps.iter().flatten().map(|s| &s.1).next() else {
+    let steps = lower::lower_traced(&front.graph, &front.target)?.products;
+    let Some(tile) = steps.iter().flatten().map(|s| s.1).next() else {
         return Err(one(Diag::new("the model has no product by a constant matrix: there is nothing to tune")));
     };
-    let stages = candidates(tile, &bench.front.target);
-    let mut best = products.clone();
+    let usual: Tuning = steps.iter().flatten().map(|(p, tile)| (*p, Choice::of(tile))).collect();
+    let dir = tempfile::tempdir().map_err(|e| one(Diag::new(format!("can't make a temporary folder: {e}"))))?;
+    let stages = candidates(&tile, &front.target);
+    let mut bench = Bench { o, front, steps, dir: dir.path(), made: 0, progress };
+    let mut best = usual.clone();
     for stage in stages {
-        let mut all: Vec<Tuning> = vec![best.clone()];
-        for change in stage {
-            let changed: Tuning = best.iter().map(|(p, c)| (*p, change(*c))).collect();
-            if !all.contains(&changed) {
-                all.push(changed);
-            }
-        }
-        // A tile may leave too few registers to an epilogue: then it is none for this model.
-        let all = all
-            .iter()
-            .enumerate()
-            .map(|(i, t)| bench.candidate(t).map_or_else(|e| if i == 0 { Err(e) } else { Ok(None) }, |c| Ok(Some(c))));
-        let compiled: Vec<Candidate> = all.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect();
-        let times = measure(o, &compiled, &dims)?;
-        for (product, choice) in &mut best {
-            let of = |i: usize| -> Duration {
-                let mine = steps.iter().zip(&times[i]).filter(|(s, _)| s.is_some_and(|s| s.0 == *product));
-                mine.map(|(_, t)| *t).sum()
-            };
-            let fastest = (0..compiled.len()).min_by_key(|&i| of(i)).unwrap_or(0);
-            // The first one is what it has already.
-            if of(fastest).as_secs_f64() < (1.0 - WORTH) * of(0).as_secs_f64() {
-                *choice = compiled[fastest].tuning[product];
-            }
-        }
+        bench.improve(&mut best, &stage)?;
     }
-    // Without the tuning and with it.
-    let last = [start, bench.candidate(&best)?];
-    let times = measure(o, &last, &dims)?;
+    let last = bench.compile(&[usual.clone(), best.clone()])?;
+    let times = bench.measure(&last)?;
+    bench.progress.finish();
     let mut kept = Tuning::new();
     let mut rows = Vec::new();
     for (product, choice) in &best {
-        let of = |i: usize| -> Duration {
-            let mine = steps.iter().zip(&times[i]).filter(|(s, _)| s.is_some_and(|s| s.0 == *product));
-            mine.map(|(_, t)| *t).sum()
-        };
-        let (before, after) = (of(0), of(1));
-        let pays = *choice != products[product] && after.as_secs_f64() < (1.0 - WORTH) * before.as_secs_f64();
+        let [before, after] = [0, 1].map(|i| bench.time_of(&times[i], product));
+        let pays = *choice != usual[product] && faster(after, before);
         if pays {
             kept.insert(*product, *choice);
         }
-        let shown = if pays { *choice } else { products[product] };
+        let shown = if pays { *choice } else { usual[product] };
         rows.push(vec![
             format!("{} x {}", product.k, product.n),
             if product.bf16 { "bf16" } else { "f32" }.to_string(),
@@ -122,34 +91,75 @@ pub fn run(o: &TuneOptions) -> Result<(), Vec<Diag>> {
             if pays { time(after) } else { "as before".into() },
         ]);
     }
-    bench.progress.finish();
     let text = tuning::write(&kept, &machine());
     let mut staged = Staged::default();
     staged.add(&o.output, |w| w.write_all(text.as_bytes()).map_err(|e| one(Diag::new(format!("can't write: {e}")))))?;
     staged.commit().map_err(one)?;
     let [before, after] = [0, 1].map(|i| times[i].iter().sum::<Duration>());
-    let header = ["product", "type", "tile", "unroll", "task", "before", "after"];
-    let mut shown = table(&header, rows, &[3, 5, 6]);
-    shown += &format!(
-        "\nall steps: {} before, {} with every choice; {} of {} products in '{}'\n",
-        time(before),
-        time(after),
-        kept.len(),
-        products.len(),
-        o.output.display()
-    );
+    let mut shown = table(&["product", "type", "tile", "unroll", "task", "before", "after"], rows, &[3, 5, 6]);
+    let (n, all, file) = (kept.len(), usual.len(), o.output.display());
+    let (before, after) = (time(before), time(after));
+    shown += &format!("\nall steps: {before} before, {after} with every choice; {n} of {all} products in '{file}'\n");
     to_stdout(shown.as_bytes()).map_err(one)
+}
+
+/// Whether a time is less by more than noise.
+fn faster(a: Duration, b: Duration) -> bool {
+    a.as_secs_f64() < (1.0 - WORTH) * b.as_secs_f64()
 }
 
 struct Bench<'a> {
     o: &'a TuneOptions,
     front: Front,
+    /// For each step the product that it is.
+    steps: Vec<Option<(Product, Tile)>>,
     dir: &'a Path,
     made: usize,
     progress: Progress,
 }
 
 impl Bench<'_> {
+    /// Gives each product the change that it is fastest with.
+    fn improve(&mut self, best: &mut Tuning, changes: &[fn(Choice) -> Choice]) -> Result<(), Vec<Diag>> {
+        let mut all = vec![best.clone()];
+        for change in changes {
+            let changed: Tuning = best.iter().map(|(p, c)| (*p, change(*c))).collect();
+            if !all.contains(&changed) {
+                all.push(changed);
+            }
+        }
+        let compiled = self.compile(&all)?;
+        let times = self.measure(&compiled)?;
+        for (product, choice) in best {
+            let of = |i: usize| self.time_of(&times[i], product);
+            let fastest = (0..compiled.len()).min_by_key(|&i| of(i)).unwrap_or(0);
+            // The first one is what it has already.
+            if faster(of(fastest), of(0)) {
+                *choice = compiled[fastest].tuning[product];
+            }
+        }
+        Ok(())
+    }
+
+    /// The time of a product's steps.
+    fn time_of(&self, times: &[Duration], product: &Product) -> Duration {
+        let mine = self.steps.iter().zip(times).filter(|(s, _)| s.is_some_and(|s| s.0 == *product));
+        mine.map(|(_, t)| *t).sum()
+    }
+
+    /// Those candidates that can be compiled; the first one must. A tile may leave too few registers to an epilogue.
+    fn compile(&mut self, all: &[Tuning]) -> Result<Vec<Candidate>, Vec<Diag>> {
+        let mut compiled = Vec::new();
+        for tuning in all {
+            match self.candidate(tuning) {
+                Ok(c) => compiled.push(c),
+                Err(e) if compiled.is_empty() => return Err(e),
+                Err(_) => {}
+            }
+        }
+        Ok(compiled)
+    }
+
     /// The model, compiled with a tuning and loaded.
     fn candidate(&mut self, tuning: &Tuning) -> Result<Candidate, Vec<Diag>> {
         let mut front = self.front.clone();
@@ -159,37 +169,37 @@ impl Bench<'_> {
         self.made += 1;
         build(&compiled, &library, &mut self.progress)?;
         let loaded = LoadedModel::open(&library, &self.o.compile.name).map_err(|d| vec![d])?;
-        // Loaded, it needs no name.
+        // Loaded, it needs no name; where it does, the folder goes in the end.
         let _ = std::fs::remove_file(&library);
         Ok(Candidate { tuning: tuning.clone(), loaded })
     }
-}
 
-/// The median time of each step of each candidate.
-fn measure(o: &TuneOptions, all: &[Candidate], dims: &[i64]) -> Result<Vec<Vec<Duration>>, Vec<Diag>> {
-    let failed = |e: crate::load::RunError| vec![Diag::new(e.to_string())];
-    let pool = pool(o.threads).map_err(|d| vec![d])?;
-    let mut sessions: Vec<Session<'_>> =
-        all.iter().map(|c| plausible_session(&c.loaded, dims, pool.as_ref())).collect::<Result<_, _>>()?;
-    let mut spans = Vec::with_capacity(1 << 16);
-    let mut times: Vec<Vec<Vec<Duration>>> = vec![Vec::new(); all.len()];
-    for _ in 0..o.rounds.max(1) {
-        for (session, times) in sessions.iter_mut().zip(&mut times) {
-            // What ran before has left its data in the caches.
-            let begin = Instant::now();
-            while begin.elapsed() < WARM_UP {
-                session.run().map_err(failed)?;
+    /// The median time of each step of each candidate.
+    fn measure<'c>(&self, all: &'c [Candidate]) -> Result<Vec<Vec<Duration>>, Vec<Diag>> {
+        let failed = |e: RunError| vec![Diag::new(e.to_string())];
+        let pool = pool(self.o.threads).map_err(|d| vec![d])?;
+        let session =
+            |c: &'c Candidate| plausible_session(&c.loaded, &plausible_dims(c.loaded.descriptor()), pool.as_ref());
+        let mut sessions: Vec<Session<'_>> = all.iter().map(session).collect::<Result<_, _>>()?;
+        let mut spans = Vec::with_capacity(self.steps.len());
+        let mut times = vec![vec![Vec::new(); self.steps.len()]; all.len()];
+        for _ in 0..self.o.rounds.max(1) {
+            for (session, times) in sessions.iter_mut().zip(&mut times) {
+                // What ran before has left its data in the caches.
+                let begin = Instant::now();
+                while begin.elapsed() < WARM_UP {
+                    session.run().map_err(failed)?;
+                }
+                session.run_timed(&mut spans).map_err(failed)?;
+                times.iter_mut().zip(&spans).for_each(|(all, s)| all.push(s.time));
             }
-            session.run_timed(&mut spans).map_err(failed)?;
-            times.resize(spans.len(), Vec::new());
-            times.iter_mut().zip(&spans).for_each(|(all, s)| all.push(s.time));
         }
+        let median = |mut times: Vec<Duration>| {
+            times.sort_unstable();
+            quantile(&times, 0.5)
+        };
+        Ok(times.into_iter().map(|steps| steps.into_iter().map(median).collect()).collect())
     }
-    let median = |mut times: Vec<Duration>| {
-        times.sort_unstable();
-        quantile(&times, 0.5)
-    };
-    Ok(times.into_iter().map(|steps| steps.into_iter().map(median).collect()).collect())
 }
 
 /// How long a candidate runs before a timed run.

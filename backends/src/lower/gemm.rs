@@ -49,7 +49,7 @@ impl Tile {
     /// The tile that fills a target's registers: the accumulators, one k of the right operand, and an element of the
     /// left one.
     pub fn for_target(target: &Target) -> Tile {
-        let wide = Tile { lanes: 16, rows: 8, block_k: 1 << 20, ..NARROW };
+        let wide = Tile { lanes: 16, rows: 8, block_k: 1536, ..NARROW };
         match x86::lanes(target).filter(|_| target.emitter == Emitter::Auto) {
             Some(16) => wide,
             Some(lanes) => Tile { lanes, rows: 6, ..wide },

@@ -2,6 +2,9 @@
 //! tests that run code are reported as ignored, by name.
 
 mod control;
+mod disassembly;
+#[path = "../common/templates.rs"]
+mod graphs;
 mod machine;
 mod memory;
 mod ops;
@@ -31,6 +34,12 @@ fn main() {
         trials.extend(running.into_iter().map(|t| trial(isa, cpu, t).with_ignored_flag(obstacle.is_some())));
         let shapes = if bf16 { shape::BF16_TESTS } else { shape::TESTS };
         trials.extend(shapes.iter().map(|&t| trial(isa, cpu, t)));
+        let missing = disassembly::obstacle();
+        if let Some(why) = &missing {
+            eprintln!("skipped: the comparison with another disassembler: {why}");
+        }
+        let compared = disassembly::TESTS.iter().map(|&t| trial(isa, cpu, t).with_ignored_flag(missing.is_some()));
+        trials.extend(compared);
     }
     libtest_mimic::run(&args, trials).exit();
 }

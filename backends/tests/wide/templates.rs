@@ -5,9 +5,7 @@ use bertc_ir::Graph;
 
 use crate::machine::{Arg, Case, run, target};
 
-#[path = "../common/templates.rs"]
-mod graphs;
-use graphs::Operand;
+use crate::graphs::{self, Operand};
 
 pub const TESTS: &[crate::Test] = &[("templates::all", all)];
 pub const BF16_TESTS: &[crate::Test] = &[("templates::bf16", bf16)];
