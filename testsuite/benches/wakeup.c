@@ -10,7 +10,7 @@
 #include <time.h>
 #include "bertc_rt.h"
 
-enum { RUNS = 1000 };
+enum { RUNS = 400 };
 
 static double microseconds(void) {
   struct timespec t;
@@ -43,7 +43,7 @@ int main(void) {
   bertc_pool *pool = bertc_pool_create(2);
   const bertc_parallel *p = bertc_pool_parallel(pool);
   static const double pauses[] = {0, 100, 1000, 10000};
-  double length = 300, delays[RUNS];
+  double length = 3000, delays[RUNS];
   printf("pause before  median delay  90th percentile  runs that both threads took\n");
   for (int i = 0; i < 4; i++) {
     int n = 0;
