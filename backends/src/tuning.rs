@@ -92,10 +92,13 @@ impl Choice {
     }
 }
 
+/// Changes one property of a choice.
+pub type Change = fn(Choice) -> Choice;
+
 /// Choices worth measuring for code like a tile's, each by a change of one property: tiles, unrollings, rows of tasks,
 /// columns of tasks.
-pub fn candidates(tile: &Tile, target: &Target) -> [Vec<fn(Choice) -> Choice>; 4] {
-    let tiles: &[fn(Choice) -> Choice] = match (tile.lanes, tile.registers(target)) {
+pub fn candidates(tile: &Tile, target: &Target) -> [Vec<Change>; 4] {
+    let tiles: &[Change] = match (tile.lanes, tile.registers(target)) {
         (16, _) => &[
             |c| Choice { rows: 8, vectors: 2, ..c },
             |c| Choice { rows: 12, vectors: 2, ..c },
@@ -117,15 +120,15 @@ pub fn candidates(tile: &Tile, target: &Target) -> [Vec<fn(Choice) -> Choice>; 4
         ],
         _ => &[|c| Choice { rows: 4, vectors: 2, ..c }, |c| Choice { rows: 6, vectors: 2, ..c }],
     };
-    let unrolls: &[fn(Choice) -> Choice] =
+    let unrolls: &[Change] =
         &[|c| Choice { unroll: 2, ..c }, |c| Choice { unroll: 4, ..c }, |c| Choice { unroll: 8, ..c }];
-    let rows: &[fn(Choice) -> Choice] = &[
+    let rows: &[Change] = &[
         |c| Choice { task_rows: c.rows.max(16), ..c },
         |c| Choice { task_rows: 32, ..c },
         |c| Choice { task_rows: 64, ..c },
         |c| Choice { task_rows: 128, ..c },
     ];
-    let columns: &[fn(Choice) -> Choice] = &[
+    let columns: &[Change] = &[
         |c| Choice { task_columns: 64, ..c },
         |c| Choice { task_columns: 128, ..c },
         |c| Choice { task_columns: 256, ..c },

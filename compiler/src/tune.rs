@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use bertc_backends::lower::{self, Tile};
-use bertc_backends::tuning::{Choice, Product, Tuning, candidates};
+use bertc_backends::tuning::{Change, Choice, Product, Tuning, candidates};
 use bertc_ir::Diag;
 
 use crate::bench::{build, quantile};
@@ -120,7 +120,7 @@ struct Bench<'a> {
 
 impl Bench<'_> {
     /// Gives each product the change that it is fastest with.
-    fn improve(&mut self, best: &mut Tuning, changes: &[fn(Choice) -> Choice]) -> Result<(), Vec<Diag>> {
+    fn improve(&mut self, best: &mut Tuning, changes: &[Change]) -> Result<(), Vec<Diag>> {
         let mut all = vec![best.clone()];
         for change in changes {
             let changed: Tuning = best.iter().map(|(p, c)| (*p, change(*c))).collect();

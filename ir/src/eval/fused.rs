@@ -17,8 +17,8 @@ fn widened(x: &Tensor) -> Tensor {
 }
 
 /// The bytes of a result.
-fn rounded(y: Tensor, bf16: bool) -> Vec<u8> {
-    if bf16 { put_f32(DType::BF16, f32s(&y).into_iter()) } else { y.bytes().to_vec() }
+fn rounded(y: &Tensor, bf16: bool) -> Vec<u8> {
+    if bf16 { put_f32(DType::BF16, f32s(y).into_iter()) } else { y.bytes().to_vec() }
 }
 
 fn add(x: &Tensor, y: &Tensor, shape: &[usize]) -> Tensor {
@@ -43,7 +43,7 @@ pub(super) fn linear(l: &Linear, x: &[&Tensor], shape: &[usize]) -> Vec<u8> {
         y = add(&y, &widened(x[at]), shape);
     }
     let y = norm(l.norm, y, &x[l.gamma_at().unwrap_or(x.len())..]);
-    rounded(cut(y, l.lengths_at().map(|at| x[at])), l.bf16)
+    rounded(&cut(y, l.lengths_at().map(|at| x[at])), l.bf16)
 }
 
 /// Rows that are not below their matrix's length become 0.
@@ -84,7 +84,7 @@ pub(super) fn attention(a: &Attention, x: &[&Tensor]) -> Vec<u8> {
     let shape = [b, h, q, e];
     let y = movement::transpose(&[0, 2, 1, 3], &f32_tensor(&shape, matmul::matmul(false, &p, &v, &shape)));
     let y = f32_tensor(&[b, q, h * e], y);
-    rounded(cut(y, a.lengths_at().map(|at| x[at])), a.bf16)
+    rounded(&cut(y, a.lengths_at().map(|at| x[at])), a.bf16)
 }
 
 pub(super) fn sum_norm(n: &SumNorm, x: &[&Tensor], shape: &[usize]) -> Result<Vec<u8>, String> {
@@ -104,5 +104,5 @@ pub(super) fn sum_norm(n: &SumNorm, x: &[&Tensor], shape: &[usize]) -> Result<Ve
     }
     rest[..n.addends].iter().for_each(|t| term(t));
     let sum = sum.ok_or("a sum needs a term")?;
-    Ok(rounded(norm(n.norm, sum, &x[n.gamma_at().unwrap_or(x.len())..]), n.bf16))
+    Ok(rounded(&norm(n.norm, sum, &x[n.gamma_at().unwrap_or(x.len())..]), n.bf16))
 }

@@ -339,7 +339,8 @@ fn results_round_to_bf16_once() {
     let l = Linear { bf16: true, ..Linear::default() };
     assert_eq!(run(Op::Linear(l), &[&a, &b]), half(&[1, 1], &[1.0]));
     let l = Linear { residual: true, ..l };
-    for residual in [f32t(&[1, 1], &[0.000244140625]), half(&[1, 1], &[0.000244140625])] {
+    let small = 1.0 / 4096.0;
+    for residual in [f32t(&[1, 1], &[small as f32]), half(&[1, 1], &[small])] {
         assert_eq!(run(Op::Linear(l), &[&a, &b, &residual]), half(&[1, 1], &[1.0078125]));
     }
     let one = half(&[1, 1, 1], &[1.0]);
