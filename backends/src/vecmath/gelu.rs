@@ -1,3 +1,4 @@
+use bertc_ir::CmpOp;
 use bertc_ir::kernel::{Bin, Elem, KernelBuilder, Reg};
 
 use super::{constant, int, polynomial};
@@ -44,12 +45,14 @@ pub fn gelu_tanh(b: &mut KernelBuilder, x: Reg) -> Reg {
 /// far flatter than F, so a polynomial of low degree does without a division and without an exponential; F below -6 is
 /// taken for 0.
 fn times_distribution(b: &mut KernelBuilder, x: Reg, root: &[f64]) -> Reg {
-    // -|x|, at least -6. Constants come first in extremes: see `float_extreme` of the x86 emitter.
+    // -|x|, or 0 from -6 on: what is beyond is 0 or x, to the bit.
     let (bits, sign) = (b.bitcast(x, Elem::I32), int(b, x, i32::MIN.into()));
     let negative = b.bin(Bin::Or, bits, sign);
     let negative = b.bitcast(negative, Elem::F32);
     let (limit, zero) = (constant(b, x, -6.0), constant(b, x, 0.0));
-    let a = b.max(limit, negative);
+    let inside = b.cmp(CmpOp::Lt, limit, negative);
+    let a = b.select(inside, negative, zero);
+    // A constant comes first in extremes: see `float_extreme` of the x86 emitter.
     let positive = b.max(zero, x);
     let mut p = polynomial(b, a, root);
     for _ in 0..3 {

@@ -2,6 +2,7 @@
 
 use bertc_backends::target::{Emitter, Target};
 
+use super::passes::INEXACT;
 use super::{inputs, optimise, seed_of, text_of};
 use crate::Outcome;
 use crate::graph::generate;
@@ -34,11 +35,17 @@ pub fn run(data: &[u8]) -> Result<Outcome, String> {
     let mut optimised = graph.clone();
     let context =
         |m: String| format!("{m}\n-O{level}, dims: {dims:?}, emitter {:?}\n{}", target.emitter, text_of(&graph));
-    if !optimise(&mut optimised, &bertc_passes::pipeline(level)).map_err(context)? {
+    let mut names = bertc_passes::pipeline(level);
+    let bf16 = level > 1 && how >= 128;
+    if bf16 {
+        names.insert(names.len() - 1, INEXACT);
+    }
+    if !optimise(&mut optimised, &names).map_err(context)? {
         return Ok("refused by a pass");
     }
     let x = inputs(&graph, &dims, 5, &mut r).ok_or("inputs are too large")?;
-    let expected = expect(&graph, &dims, &x, &mut r);
+    // Rounded operands are part of what is to be computed.
+    let expected = expect(if bf16 { &optimised } else { &graph }, &dims, &x, &mut r);
     match (expected, native::run(&optimised, &target, &dims, &x).map_err(context)?) {
         (_, Native::Refused) => Ok("refused by the lowering"),
         (None, Native::Failed) => Ok("an index is out of range"),
