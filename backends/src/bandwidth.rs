@@ -7,7 +7,7 @@
 use bertc_ir::kernel::{Elem, Kernel, KernelBuilder, RegType};
 use bertc_ir::{DType, Dim, Symbols, TensorType};
 
-use crate::peak::Width;
+use crate::peak::{Width, store_sum};
 use crate::plan::{Arg, Chunk, PortSpec, Program, Step};
 
 /// Bytes that a task reads, over and over or once.
@@ -68,13 +68,7 @@ fn kernel(lanes: u8, passes: u32) -> Kernel {
             carried.iter().enumerate().map(sum).collect()
         })
     });
-    let mut sum = all[0];
-    for &s in &all[1..] {
-        sum = b.add(sum, s);
-    }
-    let width = b.int(width);
-    let at = b.mul(task, width);
-    b.store(y, at, 0, sum);
+    store_sum(&mut b, y, &all, lanes);
     b.finish()
 }
 

@@ -3,7 +3,7 @@
 //! Each task runs a loop of multiply-adds over as many independent sums as registers hold, so that neither latency nor
 //! memory limits it, only how many such instructions the CPU starts in a cycle.
 
-use bertc_ir::kernel::{DotKind, Elem, Kernel, KernelBuilder, RegType};
+use bertc_ir::kernel::{DotKind, Elem, Kernel, KernelBuilder, Reg, RegType};
 use bertc_ir::{DType, Dim, Symbols, TensorType};
 
 use crate::emit::x86;
@@ -119,14 +119,7 @@ fn kernel(lanes: u8, sums: usize, overwrite: bool) -> Kernel {
         }
         next
     });
-    let mut sum = all[2];
-    for &x in &all[3..] {
-        sum = b.add(sum, x);
-    }
-    let width = b.int(lanes.into());
-    let task = b.task();
-    let at = b.mul(task, width);
-    b.store(y, at, 0, sum);
+    store_sum(&mut b, y, &all[2..], lanes);
     b.finish()
 }
 
@@ -147,12 +140,16 @@ fn pairs(lanes: u8, sums: usize) -> Kernel {
         }
         next
     });
-    let sum = all[3..].iter().fold(all[2], |sum, &x| b.add(sum, x));
-    let width = b.int(lanes.into());
-    let task = b.task();
+    store_sum(&mut b, y, &all[2..], lanes);
+    b.finish()
+}
+
+/// Stores the sum of all `sums` as the task's vector of `y`, so that none of them is dead.
+pub(crate) fn store_sum(b: &mut KernelBuilder, y: usize, sums: &[Reg], lanes: u8) {
+    let sum = sums[1..].iter().fold(sums[0], |sum, &x| b.add(sum, x));
+    let (width, task) = (b.int(lanes.into()), b.task());
     let at = b.mul(task, width);
     b.store(y, at, 0, sum);
-    b.finish()
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use bertc_ir::Diag;
 
-use crate::lower::Tile;
+use crate::lower::{PANEL, Tile};
 use crate::target::Target;
 
 /// Products that are tuned as one: by a constant matrix `[k, n]`, for any number of rows.
@@ -32,7 +32,7 @@ pub struct Choice {
     pub unroll: i64,
     /// Rows of a task, at most.
     pub task_rows: i64,
-    /// Columns of a task, at most; a multiple of 16. Tasks that normalise have whole rows.
+    /// Columns of a task, at most; a multiple of 16 and of the tile's columns. Tasks that normalise have whole rows.
     pub task_columns: i64,
 }
 
@@ -57,11 +57,11 @@ impl Choice {
         Tile { rows, vectors, unroll, task_rows, task_columns, ..tile }
     }
 
-    /// Whether code can be made of it, where there are as many `registers`.
+    /// Whether code can be made of it, where there are as many `registers` of so many `lanes`.
     ///
     /// # Errors
     /// What is wrong with it.
-    pub fn check(&self, registers: i64) -> Result<(), Diag> {
+    pub fn check(&self, lanes: u8, registers: i64) -> Result<(), Diag> {
         let power = |n: i64, most: i64| (1..=most).contains(&n) && n.count_ones() == 1;
         let wrong = |what: String| Err(Diag::new(what));
         if !(1..=MOST_ROWS).contains(&self.rows) {
@@ -82,11 +82,11 @@ impl Choice {
         if !(self.rows..=MOST_TASK).contains(&self.task_rows) {
             return wrong(format!("{} rows of a task, expected {} to {MOST_TASK}", self.task_rows, self.rows));
         }
-        if !(16..=MOST_TASK).contains(&self.task_columns) || self.task_columns % 16 != 0 {
-            return wrong(format!(
-                "{} columns of a task, expected a multiple of 16 up to {MOST_TASK}",
-                self.task_columns
-            ));
+        // Whole panels, and whole strips of the tile: what is left of a strip is only looked for at the matrix's end.
+        let unit = (self.vectors * i64::from(lanes)).max(PANEL);
+        if !(unit..=MOST_TASK).contains(&self.task_columns) || self.task_columns % unit != 0 {
+            let what = format!("{} columns of a task", self.task_columns);
+            return wrong(format!("{what}, expected a multiple of {unit} up to {MOST_TASK}"));
         }
         Ok(())
     }
@@ -143,17 +143,18 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_refused() {
         let good = Choice { rows: 8, vectors: 2, unroll: 4, task_rows: 32, task_columns: 128 };
-        good.check(32).unwrap();
+        good.check(16, 32).unwrap();
         for (bad, why) in [
             (Choice { rows: 0, ..good }, "0 rows"),
             (Choice { rows: 15, ..good }, "needs 34 registers"),
             (Choice { vectors: 3, ..good }, "power of two"),
             (Choice { unroll: 0, ..good }, "unrolling by 0"),
             (Choice { task_rows: 7, ..good }, "7 rows of a task"),
-            (Choice { task_columns: 100, ..good }, "multiple of 16"),
+            (Choice { task_columns: 100, ..good }, "multiple of 32"),
+            (Choice { task_columns: 48, ..good }, "multiple of 32"),
             (Choice { rows: i64::MIN, ..good }, "rows"),
         ] {
-            let e = bad.check(32).unwrap_err();
+            let e = bad.check(16, 32).unwrap_err();
             assert!(e.message.contains(why), "{e}");
         }
     }
@@ -166,11 +167,11 @@ mod tests {
             let target = Target::parse(arch, cpu).unwrap();
             let tile = Tile::for_target(&target);
             let first = Choice::of(&tile);
-            first.check(tile.registers(&target)).unwrap();
+            first.check(tile.lanes, tile.registers(&target)).unwrap();
             for stage in candidates(&tile, &target) {
                 // What there is without tuning is among them.
                 assert!(stage.iter().any(|f| f(first) == first), "{cpu}: {first:?}");
-                stage.iter().for_each(|f| f(first).check(tile.registers(&target)).unwrap());
+                stage.iter().for_each(|f| f(first).check(tile.lanes, tile.registers(&target)).unwrap());
             }
         }
     }

@@ -127,12 +127,13 @@ impl Lowering<'_> {
         let a = self.rows_of(node.operands[0]);
         let b = node.operands[1];
         let pairs = self.pairs(v);
-        let b = match (pairs, self.matrix_constant(b, l.trans_b)) {
-            (Some(matrix), _) => {
-                Arg::Const(self.constant(matrix, ConstLayout::Packed { trans: l.trans_b, lane: Lane::Bf16x2 }))
-            }
-            (None, Some(c)) => Arg::Const(c),
-            (None, None) => self.pack(v, b, &shape, l.trans_b, ta.dtype)?,
+        let packed = match pairs {
+            Some(m) => Some(self.constant(m, ConstLayout::Packed { trans: l.trans_b, lane: Lane::Bf16x2 })),
+            None => self.matrix_constant(b, l.trans_b),
+        };
+        let b = match packed {
+            Some(c) => Arg::Const(c),
+            None => self.pack(v, b, &shape, l.trans_b, ta.dtype)?,
         };
         let bias = operand(l.bias_at()).map(|o| self.arg(o));
         let residual = operand(l.residual_at()).map(|o| self.arg(o));
@@ -162,7 +163,7 @@ impl Lowering<'_> {
             let product = Product { k, n, bf16: pairs.is_some(), lanes: tile.lanes };
             if let Some(choice) = self.target.tuning.get(&product) {
                 let registers = tile.registers(self.target);
-                choice.check(registers).map_err(|d| {
+                choice.check(tile.lanes, registers).map_err(|d| {
                     let what = format!("the tuning of products of {k} x {n} with {} lanes: {}", tile.lanes, d.message);
                     Diag::new(what).at(node.loc.clone())
                 })?;

@@ -36,7 +36,8 @@ pub struct Tile {
     /// Whether elements of the left operand are loaded a register at a time and then spread, where loading one into
     /// all lanes costs more; the register then holds the `unroll` elements of one pass.
     pub spread: bool,
-    /// The longest block of k whose strip of the right operand stays in the first cache.
+    /// The longest block of k: its strip of the right operand stays in the first cache, or of wide registers in the second
+    /// one, beside the next strip and the rows of a task.
     pub block_k: i64,
     /// Rows of a task, at most. A task that normalises owns whole rows, and there may be few of them: then each worker gets
     /// its share.

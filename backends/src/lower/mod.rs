@@ -25,6 +25,7 @@ use bertc_ir::{BinaryOp, DType, Diag, Dim, Graph, Loc, Op, Tensor, ValueId};
 use self::ctx::Ctx;
 use self::gather::Operand;
 pub use self::gemm::Tile;
+pub use self::matmul::PANEL;
 use self::matmul::Shape;
 use self::micro::Group;
 use self::nest::{Source, View, pointwise, scalar_nest, strides};
