@@ -5,6 +5,7 @@ use crate::op::{BinaryOp, Op, ReduceOp, UnaryOp};
 use crate::types::{DType, TensorType};
 
 mod fused;
+mod quant;
 
 /// The largest rank of a tensor.
 pub const MAX_RANK: usize = 8;
@@ -178,6 +179,9 @@ fn infer_type(op: &Op, t: &[&TensorType], symbols: &Symbols) -> Result<TensorTyp
             TensorType::new(t[0].dtype, t[1].shape.clone())
         }
         Op::GatherNd { batch_dims } => gather_nd(*batch_dims, t[0], t[1])?,
+        Op::RowScale(q) | Op::RowOffset(q) => quant::row_unit(q, t, symbols)?,
+        Op::QuantiseRows(q) => quant::quantise_rows(q, t, symbols)?,
+        Op::Quantise { to } => quant::quantise(*to, t, symbols)?,
         Op::Linear(l) => fused::linear(l, t, symbols)?,
         Op::Attention(a) => fused::attention(a, t, symbols)?,
         Op::SumNorm(n) => fused::sum_norm(n, t, symbols)?,

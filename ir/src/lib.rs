@@ -19,6 +19,6 @@ pub mod verify;
 pub use diag::{Diag, Loc, Severity, SourceFile};
 pub use dims::{Dim, SymbolId, Symbols};
 pub use graph::{Graph, Node, Port, ValueId};
-pub use op::{Attention, BinaryOp, CmpOp, Linear, Op, ReduceOp, SumNorm, UnaryOp};
+pub use op::{Attention, BinaryOp, CmpOp, Linear, MAX_INT8_K, Op, ReduceOp, RowQuant, SumNorm, UnaryOp};
 pub use tensor::{Scalar, Tensor};
 pub use types::{DType, TensorType};

@@ -7,7 +7,7 @@ use crate::types::DType;
 
 mod fused;
 
-pub use fused::{ACTIVATIONS, Attention, Linear, SumNorm};
+pub use fused::{ACTIVATIONS, Attention, Linear, MAX_INT8_K, RowQuant, SumNorm};
 
 macro_rules! named_enum {
     ($(#[$m:meta])* $name:ident { $($(#[$vm:meta])* $v:ident = $s:literal),* $(,)? }) => {
@@ -261,11 +261,24 @@ pub enum Op {
         /// Number of leading dims that data and indices share.
         batch_dims: usize,
     },
-    /// act(a·b + bias) + residual, layer-normalised (a, b, and what the attributes name); f32 or bf16.
+    /// The unit in which [`Op::QuantiseRows`] measures each row (x, and what the attributes name): f32 `[…, 1]`.
+    RowScale(RowQuant),
+    /// What [`Op::QuantiseRows`] with `offset` makes 0 of each row (x, and what the attributes name): f32 `[…, 1]`.
+    RowOffset(RowQuant),
+    /// Each row along the last axis as i8 (x, and what the attributes name), of x's shape.
+    QuantiseRows(RowQuant),
+    /// ONNX QuantizeLinear with one scale: round(x / scale) + zero, to nearest even and saturated; NaN gives 0 (x: f32,
+    /// scale: f32 `[]`, zero: i32 `[]`).
+    Quantise {
+        /// i8 or u8.
+        to: DType,
+    },
+    /// act(a·b + bias) + residual, layer-normalised (a, b, and what the attributes name); f32, bf16 or 8-bit integers.
     Linear(Linear),
     /// softmax(scale·q·kᵀ + mask)·v per head (q, k, v, and with `mask` the mask); f32 or bf16.
     Attention(Attention),
-    /// Σ tables\[ids\] + Σ addends, layer-normalised (table, ids, …, addend, …, and with `norm` gamma, beta); f32 or bf16.
+    /// Σ tables\[ids\] + Σ addends, layer-normalised (table, ids, …, addend, …, and with `norm` gamma, beta); f32, bf16 or
+    /// i8 with a scale a row.
     SumNorm(SumNorm),
 }
 
@@ -303,6 +316,10 @@ impl Op {
             Op::Gather { .. } => "gather",
             Op::GatherElements { .. } => "gather_elements",
             Op::GatherNd { .. } => "gather_nd",
+            Op::RowScale(_) => "row_scale",
+            Op::RowOffset(_) => "row_offset",
+            Op::QuantiseRows(_) => "quantise_rows",
+            Op::Quantise { .. } => "quantise",
             Op::Linear(_) => "linear",
             Op::Attention(_) => "attention",
             Op::SumNorm(_) => "sum_norm",
@@ -329,8 +346,9 @@ impl Op {
             | Op::Gather { .. }
             | Op::GatherElements { .. }
             | Op::GatherNd { .. } => 2,
-            Op::Select | Op::LayerNorm { .. } => 3,
+            Op::Select | Op::LayerNorm { .. } | Op::Quantise { .. } => 3,
             Op::Concat { .. } => return None,
+            Op::RowScale(q) | Op::RowOffset(q) | Op::QuantiseRows(q) => q.arity(),
             Op::Linear(l) => l.arity(),
             Op::Attention(a) => a.arity(),
             Op::SumNorm(n) => n.arity(),

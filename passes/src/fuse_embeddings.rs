@@ -57,7 +57,7 @@ fn rule(g: &mut Graph, v: ValueId, eps: f32) -> Rewrite {
             _ => addends.push(t),
         }
     }
-    let op = SumNorm { tables: operands.len() / 2, addends: addends.len(), norm: Some(eps), bf16: false };
+    let op = SumNorm { tables: operands.len() / 2, addends: addends.len(), norm: Some(eps), ..SumNorm::default() };
     operands.extend(addends);
     operands.extend([gamma, beta]);
     g.add(Op::SumNorm(op), &operands, &node.loc).map(Some).map_err(|d| d.message)

@@ -48,8 +48,7 @@ impl Parts {
             act: self.act,
             residual: self.residual.is_some(),
             norm: self.norm.map(|n| n.0),
-            lengths: false,
-            bf16: false,
+            ..Linear::default()
         });
         g.add(op, &operands, loc)
     }

@@ -362,7 +362,7 @@ fn linears() {
                         operands.push(c.lengths("a"));
                     }
                     let norm_of = norm.then_some(1e-3);
-                    let l = Linear { trans_b: true, bias, act, residual, norm: norm_of, lengths, bf16: false };
+                    let l = Linear { trans_b: true, bias, act, residual, norm: norm_of, lengths, ..Linear::default() };
                     let y = c.add(Op::Linear(l), &operands);
                     // A norm of one column divides by the epsilon's root.
                     c.check(&[y], if norm { 1e-3 } else { 1e-5 });
@@ -501,7 +501,7 @@ fn sums_and_norms() {
                 if norm {
                     operands.extend([c.constant(DType::F32, &[n]), c.constant(DType::F32, &[n])]);
                 }
-                let s = SumNorm { tables: 2, addends: 3, norm: norm.then_some(1e-3), bf16: false };
+                let s = SumNorm { tables: 2, addends: 3, norm: norm.then_some(1e-3), ..SumNorm::default() };
                 let y = c.add(Op::SumNorm(s), &operands);
                 c.check(&[y], if norm { 1e-3 } else { 1e-5 });
             }

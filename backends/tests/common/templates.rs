@@ -169,7 +169,8 @@ pub fn bf16() -> Vec<(String, Graph)> {
                 if lengths {
                     operands.push(b.lengths(&[], &[m / 2]));
                 }
-                let l = Linear { trans_b: false, bias: true, act, residual: residual.is_some(), norm, lengths, bf16 };
+                let l =
+                    Linear { bias: true, act, residual: residual.is_some(), norm, lengths, bf16, ..Linear::default() };
                 let y = b.add(Op::Linear(l), &operands);
                 b.0.add_output("y", y);
                 graphs
@@ -224,7 +225,7 @@ fn linear() -> Vec<(String, Graph)> {
                 if lengths {
                     operands.push(b.lengths(&[], &[m / 2]));
                 }
-                let l = Linear { trans_b: false, bias: true, act, residual, norm, lengths, bf16: false };
+                let l = Linear { bias: true, act, residual, norm, lengths, ..Linear::default() };
                 let y = b.add(Op::Linear(l), &operands);
                 b.0.add_output("y", y);
                 graphs.push((format!("linear {m} x {n} x {k} {act:?} {residual} {norm:?} {lengths}"), b.0));

@@ -61,8 +61,11 @@ impl Kind {
             Op::MatMul { .. } | Op::Linear(_) => Kind::Product,
             Op::Attention(_) | Op::Softmax { .. } => Kind::Attention,
             Op::LayerNorm { .. } | Op::SumNorm(_) => Kind::Norm,
-            Op::Reduce { .. } | Op::ArgMax { .. } | Op::CumSum { .. } => Kind::Reduction,
+            Op::Reduce { .. } | Op::ArgMax { .. } | Op::CumSum { .. } | Op::RowScale(_) | Op::RowOffset(_) => {
+                Kind::Reduction
+            }
             Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => Kind::Elementwise,
+            Op::QuantiseRows(_) | Op::Quantise { .. } => Kind::Elementwise,
             Op::Transpose { .. }
             | Op::Reshape { .. }
             | Op::Broadcast { .. }

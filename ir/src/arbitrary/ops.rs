@@ -3,11 +3,12 @@
 use super::graph::Gen;
 use crate::dims::Dim;
 use crate::graph::ValueId;
-use crate::op::{ACTIVATIONS, Attention, BinaryOp, CmpOp, Linear, Op, ReduceOp, SumNorm, UnaryOp};
+use crate::op::{ACTIVATIONS, Attention, BinaryOp, CmpOp, Linear, Op, ReduceOp, RowQuant, SumNorm, UnaryOp};
 use crate::text::op_names;
 use crate::types::{DType, TensorType};
 
 const FLOATS: [DType; 4] = [DType::F32, DType::F16, DType::BF16, DType::F64];
+const BYTES: [DType; 2] = [DType::I8, DType::U8];
 const INDICES: [DType; 2] = [DType::I64, DType::I32];
 
 fn f32(shape: Vec<Dim>) -> TensorType {
@@ -43,6 +44,14 @@ pub(super) fn fitting(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
         "linear" => linear(g),
         "attention" => attention(g),
         "sum_norm" => sum_norm(g),
+        "row_scale" => row_quant(g, Op::RowScale),
+        "row_offset" => row_quant(g, Op::RowOffset),
+        "quantise_rows" => row_quant(g, Op::QuantiseRows),
+        "quantise" => {
+            let x = g.any(|t| t.dtype == DType::F32, f32(vec![2.into(), 3.into()]));
+            let zero = g.of_type(&TensorType::new(DType::I32, Vec::new()));
+            (Op::Quantise { to: g.source.of(&BYTES) }, vec![x, g.of_type(&f32(Vec::new())), zero])
+        }
         "layer_norm" => {
             let x = ranked(g, |t| t.dtype.is_float(), DType::F32);
             let ty = g.graph.ty(x).clone();
@@ -207,12 +216,16 @@ fn f32_or_bf16(g: &mut Gen<'_, '_>, shape: Vec<Dim>) -> TensorType {
 }
 
 fn linear(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
-    let fresh = f32_or_bf16(g, vec![2.into(), 3.into()]);
+    let dtype = g.source.of(&[DType::F32, DType::F32, DType::BF16, DType::I8, DType::U8]);
+    let fresh = TensorType::new(dtype, vec![2.into(), 3.into()]);
     let x = g.any(|t| t.rank() >= 2 && t.dtype == fresh.dtype, fresh.clone());
     let (ty, n) = (g.graph.ty(x).clone(), Dim::constant(1 + g.source.below(6) as i64));
     let k = ty.shape[ty.rank() - 1].clone();
     let l = Linear {
         trans_b: g.source.flag(),
+        int8: matches!(fresh.dtype, DType::I8 | DType::U8),
+        zero: fresh.dtype == DType::U8,
+        offset: matches!(fresh.dtype, DType::I8 | DType::U8) && g.source.flag(),
         bias: g.source.flag(),
         act: g.source.flag().then(|| g.source.of(&ACTIVATIONS)),
         residual: g.source.flag(),
@@ -222,7 +235,19 @@ fn linear(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
     };
     let vector = f32(vec![n.clone()]);
     let matrix = if l.trans_b { vec![n.clone(), k] } else { vec![k, n.clone()] };
-    let mut operands = vec![x, g.of_type(&TensorType::new(ty.dtype, matrix))];
+    let b = if l.int8 { DType::I8 } else { ty.dtype };
+    let mut operands = vec![x, g.of_type(&TensorType::new(b, matrix))];
+    let rows = [&ty.shape[..ty.rank() - 1], &[1.into()]].concat();
+    if l.int8 {
+        let scale = if g.source.flag() { Vec::new() } else { rows.clone() };
+        operands.extend([g.of_type(&f32(scale)), g.of_type(&vector)]);
+    }
+    if l.zero {
+        operands.push(g.of_type(&TensorType::new(DType::I32, Vec::new())));
+    }
+    if l.offset {
+        operands.push(g.of_type(&f32(rows)));
+    }
     if l.bias {
         operands.push(g.of_type(&vector));
     }
@@ -240,6 +265,18 @@ fn linear(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
         operands.push(g.of_type(&TensorType::new(DType::I64, ty.shape[..ty.rank() - 2].to_vec())));
     }
     (Op::Linear(l), operands)
+}
+
+fn row_quant(g: &mut Gen<'_, '_>, op: fn(RowQuant) -> Op) -> (Op, Vec<ValueId>) {
+    let fresh = f32_or_bf16(g, vec![2.into(), 3.into()]);
+    let x = g.any(|t| t.rank() > 0 && t.dtype == fresh.dtype, fresh.clone());
+    let vector = f32(g.graph.ty(x).shape.last().cloned().into_iter().collect());
+    let q = RowQuant { offset: g.source.flag(), factor: g.source.flag() };
+    let mut operands = vec![x];
+    for _ in 1..q.arity() {
+        operands.push(g.of_type(&vector));
+    }
+    (op(q), operands)
 }
 
 fn attention(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
@@ -268,15 +305,19 @@ fn attention(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
 
 fn sum_norm(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
     let (rows, n) = (vec![g.dim(), g.dim()], Dim::constant(1 + g.source.below(6) as i64));
-    let tables = g.source.below(3);
+    let (tables, int8) = (g.source.below(3), g.source.flag());
     let addends = g.source.below(3) + usize::from(tables == 0);
     let sum = [rows.clone(), vec![n.clone()]].concat();
     let mut operands = Vec::new();
     for _ in 0..tables {
         let (entries, dtype) = (Dim::constant(1 + g.source.below(9) as i64), g.source.of(&INDICES));
-        let table = f32_or_bf16(g, vec![entries, n.clone()]);
+        let shape = vec![entries.clone(), n.clone()];
+        let table = if int8 { TensorType::new(DType::I8, shape) } else { f32_or_bf16(g, shape) };
         operands.push(g.of_type(&table));
         operands.push(g.of_type(&TensorType::new(dtype, rows.clone())));
+        if int8 {
+            operands.push(g.of_type(&f32(vec![entries])));
+        }
     }
     for _ in 0..addends {
         let shape = if g.source.flag() { vec![n.clone()] } else { sum.clone() };
@@ -287,5 +328,5 @@ fn sum_norm(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
         let vector = f32(vec![n]);
         operands.extend([g.of_type(&vector), g.of_type(&vector)]);
     }
-    (Op::SumNorm(SumNorm { tables, addends, norm, bf16: g.source.flag() }), operands)
+    (Op::SumNorm(SumNorm { tables, int8, addends, norm, bf16: g.source.flag() }), operands)
 }

@@ -4,7 +4,7 @@
 use super::data::{f32s, f64s, put_f32, put_f64};
 use super::{elementwise, matmul, movement, reduce};
 use crate::op::{Attention, BinaryOp, Linear, SumNorm};
-use crate::tensor::Tensor;
+use crate::tensor::{Scalar, Tensor};
 use crate::types::DType;
 
 fn f32_tensor(shape: &[usize], data: Vec<u8>) -> Tensor {
@@ -32,7 +32,10 @@ fn norm(eps: Option<f32>, y: Tensor, params: &[&Tensor]) -> Tensor {
 }
 
 pub(super) fn linear(l: &Linear, x: &[&Tensor], shape: &[usize]) -> Vec<u8> {
-    let mut y = f32_tensor(shape, matmul::matmul(l.trans_b, &widened(x[0]), &widened(x[1]), shape));
+    let mut y = match l.scales_at() {
+        Some(at) => scaled_sums(l, x, at, shape),
+        None => f32_tensor(shape, matmul::matmul(l.trans_b, &widened(x[0]), &widened(x[1]), shape)),
+    };
     if let Some(at) = l.bias_at() {
         y = add(&y, x[at], shape);
     }
@@ -44,6 +47,32 @@ pub(super) fn linear(l: &Linear, x: &[&Tensor], shape: &[usize]) -> Vec<u8> {
     }
     let y = norm(l.norm, y, &x[l.gamma_at().unwrap_or(x.len())..]);
     rounded(&cut(y, l.lengths_at().map(|at| x[at])), l.bf16)
+}
+
+/// A product of integers, times the scales of columns and of rows.
+fn scaled_sums(l: &Linear, x: &[&Tensor], at: usize, shape: &[usize]) -> Tensor {
+    let wide = |t: &Tensor, less: i128| {
+        let elements = t.iter().map(|v| Scalar::Int(v.to_int() - less));
+        Tensor::from_scalars(DType::I32, t.shape().to_vec(), elements)
+    };
+    let zero = l.zero_at().and_then(|at| x[at].single()).map_or(0, Scalar::to_int);
+    let sums = matmul::matmul(l.trans_b, &wide(x[0], zero), &wide(x[1], 0), shape);
+    let sums = Tensor::new(DType::I32, shape.to_vec(), sums.into()).expect("a product has the shape of the result");
+    let mut y = f32_tensor(shape, elementwise::cast(&sums, DType::F32));
+    let times = |y: &Tensor, factor: &Tensor| {
+        f32_tensor(shape, elementwise::binary(BinaryOp::Mul, y, &movement::broadcast(factor, shape)))
+    };
+    y = times(&times(&y, x[at + 1]), x[at]);
+    let Some(offset) = l.offset_at().map(|at| x[at]) else { return y };
+    let n = shape[shape.len() - 1];
+    let b = x[1];
+    let mut columns = vec![0i128; n];
+    for (i, v) in b.iter().enumerate() {
+        columns[if l.trans_b { i / (b.len() / n) } else { i % n }] += v.to_int();
+    }
+    let columns = Tensor::from_scalars(DType::F32, vec![n], columns.into_iter().map(Scalar::Int));
+    let columns = f32_tensor(&[n], elementwise::binary(BinaryOp::Mul, &columns, x[at + 1]));
+    add(&y, &times(&movement::broadcast(&columns, shape), offset), shape)
 }
 
 /// Rows that are not below their matrix's length become 0.
@@ -96,11 +125,18 @@ pub(super) fn sum_norm(n: &SumNorm, x: &[&Tensor], shape: &[usize]) -> Result<Ve
             None => movement::broadcast(t, shape),
         });
     };
-    for pair in pairs.chunks_exact(2) {
+    for pair in pairs.chunks_exact(n.per_table()) {
         let (table, ids) = (pair[0], pair[1]);
         let of = [ids.shape(), &table.shape()[1..]].concat();
-        let rows = Tensor::new(table.dtype(), of, movement::gather(0, table, ids)?.into());
-        term(&widened(&rows.expect("inference gave the shape")));
+        let rows = Tensor::new(table.dtype(), of.clone(), movement::gather(0, table, ids)?.into());
+        let rows = rows.expect("inference gave the shape");
+        let Some(scales) = pair.get(2) else {
+            term(&widened(&rows));
+            continue;
+        };
+        let rows = f32_tensor(&of, elementwise::cast(&rows, DType::F32));
+        let scales = f32_tensor(&[ids.shape(), &[1]].concat(), movement::gather(0, scales, ids)?);
+        term(&f32_tensor(&of, elementwise::binary(BinaryOp::Mul, &rows, &movement::broadcast(&scales, &of))));
     }
     rest[..n.addends].iter().for_each(|t| term(t));
     let sum = sum.ok_or("a sum needs a term")?;

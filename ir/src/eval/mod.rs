@@ -10,6 +10,7 @@ mod elementwise;
 mod fused;
 mod matmul;
 mod movement;
+mod quant;
 mod reduce;
 
 use std::collections::BTreeMap;
@@ -142,6 +143,10 @@ pub fn eval_op(op: &Op, ty: &TensorType, dims: &[i64], x: &[&Tensor]) -> Result<
         Op::Gather { axis } => movement::gather(*axis, x[0], x[1])?,
         Op::GatherElements { axis } => movement::gather_elements(*axis, x[0], x[1])?,
         Op::GatherNd { batch_dims } => movement::gather_nd(*batch_dims, x[0], x[1])?,
+        Op::RowScale(q) => quant::row_scale(q, x),
+        Op::RowOffset(q) => quant::row_offset(q, x),
+        Op::QuantiseRows(q) => quant::quantise_rows(q, x),
+        Op::Quantise { to } => quant::quantise(*to, x),
         Op::Linear(l) => fused::linear(l, x, &shape),
         Op::Attention(a) => fused::attention(a, x),
         Op::SumNorm(n) => fused::sum_norm(n, x, &shape)?,

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::diag::Loc;
-use crate::op::{Attention, BinaryOp as B, CmpOp, Linear, ReduceOp, SumNorm, UnaryOp as U};
+use crate::op::{Attention, BinaryOp as B, CmpOp, Linear, ReduceOp, RowQuant, SumNorm, UnaryOp as U};
 
 fn f32t(shape: &[usize], v: &[f32]) -> Tensor {
     Tensor::from_f32(shape.to_vec(), v)
@@ -390,4 +390,65 @@ fn sums_of_rows_are_normalised() {
     let n = SumNorm { tables: 1, ..SumNorm::default() };
     let e = try_run(Op::SumNorm(n), &[&places, &Tensor::from_i64(vec![1], &[-3])]).unwrap_err();
     assert!(e.message.contains("index -3 is out of range"), "{e}");
+}
+
+#[test]
+fn rows_become_integers() {
+    let x = f32t(&[3, 3], &[1.0, -2.0, 0.5, 0.0, 0.0, 0.0, 1.0, f32::NAN, 3.0]);
+    let q = RowQuant::default();
+    let unit = run(Op::RowScale(q), &[&x]).to_f32_vec();
+    assert_eq!(unit[..2], [2.0 * (1.0 / 127.0), 0.0]);
+    assert!(unit[2].is_nan());
+    // 63.5 and 31.75 units, ties to even.
+    let y = run(Op::QuantiseRows(q), &[&x]);
+    assert_eq!(y, typed(DType::I8, &[3, 3], &[64.0, -127.0, 32.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]));
+    let q = RowQuant { offset: true, factor: true };
+    let (x, factor) = (f32t(&[2, 3], &[1.0, 4.0, 0.0, 5.0, 5.0, 5.0]), f32t(&[3], &[2.0, 1.0, 7.0]));
+    let y = run(Op::QuantiseRows(q), &[&x, &factor]);
+    // 0 to 4, and 5 to 35.
+    assert_eq!(y, typed(DType::I8, &[2, 3], &[0.0, 127.0, -128.0, -86.0, -128.0, 127.0]));
+    let [unit, zero] = [Op::RowScale(q), Op::RowOffset(q)].map(|op| run(op, &[&x, &factor]).to_f64_vec());
+    for (i, x) in [2.0, 4.0, 0.0, 10.0, 5.0, 35.0].into_iter().enumerate() {
+        let near = y.get(i).to_f64() * unit[i / 3] + zero[i / 3];
+        assert!((near - x).abs() <= 0.51 * unit[i / 3], "{near} for {x}");
+    }
+}
+
+#[test]
+fn tensors_become_integers_as_onnx_says() {
+    let x = f32t(&[6], &[-1.0, 0.25, 0.75, 1e9, f32::NAN, -1e9]);
+    let (scale, zero) = (f32t(&[], &[0.5]), typed(DType::I32, &[], &[3.0]));
+    let y = run(Op::Quantise { to: DType::U8 }, &[&x, &scale, &zero]);
+    assert_eq!(y, typed(DType::U8, &[6], &[1.0, 3.0, 5.0, 255.0, 0.0, 0.0]));
+    let y = run(Op::Quantise { to: DType::I8 }, &[&x, &scale, &zero]);
+    assert_eq!(y, typed(DType::I8, &[6], &[1.0, 3.0, 5.0, 127.0, 0.0, -128.0]));
+    let e = try_run(Op::Quantise { to: DType::I16 }, &[&x, &scale, &zero]).unwrap_err();
+    assert!(e.message.contains("'to' must be i8 or u8"), "{e}");
+}
+
+#[test]
+fn products_of_integers_are_scaled() {
+    let a = typed(DType::U8, &[2, 2], &[255.0, 0.0, 1.0, 2.0]);
+    let b = typed(DType::I8, &[2, 3], &[-128.0, 1.0, 0.0, 127.0, 1.0, 2.0]);
+    let (scale, columns) = (f32t(&[2, 1], &[1.0, 0.5]), f32t(&[3], &[1.0, 2.0, 4.0]));
+    let (zero, offset) = (typed(DType::I32, &[], &[1.0]), f32t(&[2, 1], &[0.0, 10.0]));
+    let l = Linear { int8: true, ..Linear::default() };
+    let y = run(Op::Linear(l), &[&a, &b, &scale, &columns]);
+    assert_eq!(y, f32t(&[2, 3], &[-32640.0, 510.0, 0.0, 63.0, 3.0, 8.0]));
+    let l = Linear { zero: true, offset: true, bias: true, ..l };
+    let y = run(Op::Linear(l), &[&a, &b, &scale, &columns, &zero, &offset, &columns]);
+    // (a - 1)·b, and Σ b is -1, 2 and 2.
+    assert_eq!(y, f32t(&[2, 3], &[-32638.0, 508.0, -4.0, 54.5, 43.0, 88.0]));
+    let transposed = typed(DType::I8, &[3, 2], &[-128.0, 127.0, 1.0, 1.0, 0.0, 2.0]);
+    let l = Linear { trans_b: true, ..l };
+    assert_eq!(run(Op::Linear(l), &[&a, &transposed, &scale, &columns, &zero, &offset, &columns]), y);
+}
+
+#[test]
+fn tables_of_integers_have_scales() {
+    let table = typed(DType::I8, &[2, 2], &[-127.0, 4.0, 2.0, 3.0]);
+    let (ids, scales) = (Tensor::from_i64(vec![2], &[1, 0]), f32t(&[2], &[0.5, 2.0]));
+    let n = SumNorm { tables: 1, int8: true, addends: 1, ..SumNorm::default() };
+    let y = run(Op::SumNorm(n), &[&table, &ids, &scales, &f32t(&[2], &[1.0, 0.0])]);
+    assert_eq!(y, f32t(&[2, 2], &[5.0, 6.0, -62.5, 2.0]));
 }

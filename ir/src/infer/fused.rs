@@ -2,7 +2,7 @@
 
 use super::{MAX_RANK, Result, broadcast_shapes, ensure, ensure_index, matmul};
 use crate::dims::{Dim, Symbols};
-use crate::op::{ACTIVATIONS, Attention, Linear, SumNorm};
+use crate::op::{ACTIVATIONS, Attention, Linear, MAX_INT8_K, SumNorm};
 use crate::types::{DType, TensorType};
 
 fn ensure_f32(name: &str, t: &TensorType) -> Result<()> {
@@ -19,7 +19,7 @@ fn result(bf16: bool) -> DType {
 }
 
 /// A vector over the last axis.
-fn ensure_vector(name: &str, t: &TensorType, n: &Dim, s: &Symbols) -> Result<()> {
+pub(super) fn ensure_vector(name: &str, t: &TensorType, n: &Dim, s: &Symbols) -> Result<()> {
     ensure(t.dtype == DType::F32 && t.shape.len() == 1 && t.shape[0] == *n, || {
         format!("{name} must be tensor<{} x f32>, got {}", n.display(s), t.display(s))
     })
@@ -40,11 +40,43 @@ fn ensure_eps(eps: Option<f32>) -> Result<()> {
     }
 }
 
+/// What a product of integers takes.
+fn ensure_int8(l: &Linear, t: &[&TensorType], y: &[Dim], s: &Symbols) -> Result<()> {
+    let (a, b) = (t[0], t[1]);
+    ensure(matches!(a.dtype, DType::I8 | DType::U8), || format!("a must be i8 or u8, got {}", a.dtype))?;
+    ensure(b.dtype == DType::I8, || format!("b must be i8, got {}", b.dtype))?;
+    let k = a.shape[a.rank() - 1].as_const();
+    ensure(k.is_some_and(|k| k <= MAX_INT8_K), || {
+        format!("the inner dim must be a constant of at most {MAX_INT8_K}, or sums may overflow")
+    })?;
+    let Some(at) = l.scales_at() else { return Ok(()) };
+    let rows = [&a.shape[..a.rank() - 1], &[1.into()]].concat();
+    let scale = t[at];
+    let rows = TensorType::new(DType::F32, rows);
+    ensure(scale.dtype == DType::F32 && scale.shape.is_empty() || *scale == rows, || {
+        format!("a's scale must be {} or tensor<f32>, got {}", rows.display(s), scale.display(s))
+    })?;
+    if let Some(at) = l.offset_at() {
+        ensure(*t[at] == rows, || format!("a's offset must be {}, got {}", rows.display(s), t[at].display(s)))?;
+    }
+    ensure_vector("b's scale", t[at + 1], &y[y.len() - 1], s)?;
+    l.zero_at().map_or(Ok(()), |at| super::quant::ensure_zero(t[at], s))
+}
+
 pub(super) fn linear(l: &Linear, t: &[&TensorType], s: &Symbols) -> Result<TensorType> {
-    ensure_f32_or_bf16("a", t[0])?;
-    ensure_f32_or_bf16("b", t[1])?;
     ensure(t[1].rank() == 2, || format!("b must have rank 2, got {}", t[1].display(s)))?;
-    let y = TensorType::new(result(l.bf16), matmul(l.trans_b, t[0], t[1], s)?.shape);
+    let shape = if l.int8 {
+        let [a, b] = [t[0], t[1]].map(|t| TensorType::new(DType::I32, t.shape.clone()));
+        let shape = matmul(l.trans_b, &a, &b, s)?.shape;
+        ensure_int8(l, t, &shape, s)?;
+        shape
+    } else {
+        ensure(!l.zero && !l.offset, || "zero points and offsets need int8".to_string())?;
+        ensure_f32_or_bf16("a", t[0])?;
+        ensure_f32_or_bf16("b", t[1])?;
+        matmul(l.trans_b, t[0], t[1], s)?.shape
+    };
+    let y = TensorType::new(result(l.bf16), shape);
     let n = &y.shape[y.rank() - 1];
     if let Some(at) = l.bias_at() {
         ensure_vector("bias", t[at], n, s)?;
@@ -114,10 +146,15 @@ pub(super) fn attention(a: &Attention, t: &[&TensorType], s: &Symbols) -> Result
 pub(super) fn sum_norm(n: &SumNorm, t: &[&TensorType], s: &Symbols) -> Result<TensorType> {
     let (pairs, rest) = t.split_at(n.addends_at());
     let mut terms = Vec::new();
-    for pair in pairs.chunks_exact(2) {
+    for pair in pairs.chunks_exact(n.per_table()) {
         let (table, ids) = (pair[0], pair[1]);
-        ensure_f32_or_bf16("a table", table)?;
         ensure(table.rank() == 2, || format!("a table must have rank 2, got {}", table.display(s)))?;
+        if let Some(scales) = pair.get(2) {
+            ensure(table.dtype == DType::I8, || format!("a table must be i8, got {}", table.dtype))?;
+            ensure_vector("a table's scales", scales, &table.shape[0], s)?;
+        } else {
+            ensure_f32_or_bf16("a table", table)?;
+        }
         ensure_index(ids)?;
         terms.push([&ids.shape[..], &table.shape[1..]].concat());
     }

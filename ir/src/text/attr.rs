@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::dims::Dim;
-use crate::op::{Attention, BinaryOp, CmpOp, Linear, Op, ReduceOp, SumNorm, UnaryOp};
+use crate::op::{Attention, BinaryOp, CmpOp, Linear, Op, ReduceOp, RowQuant, SumNorm, UnaryOp};
 use crate::types::DType;
 
 /// The value of an attribute.
@@ -41,7 +41,7 @@ pub(super) enum Kind {
 }
 
 /// Every attribute's name with its form.
-pub(super) const KINDS: [(&str, Kind); 26] = [
+pub(super) const KINDS: [(&str, Kind); 30] = [
     ("axis", Kind::Int),
     ("batch_dims", Kind::Int),
     ("heads", Kind::Int),
@@ -53,6 +53,10 @@ pub(super) const KINDS: [(&str, Kind); 26] = [
     ("exclusive", Kind::Bool),
     ("reverse", Kind::Bool),
     ("trans_b", Kind::Bool),
+    ("int8", Kind::Bool),
+    ("zero", Kind::Bool),
+    ("offset", Kind::Bool),
+    ("factor", Kind::Bool),
     ("bias", Kind::Bool),
     ("residual", Kind::Bool),
     ("mask", Kind::Bool),
@@ -82,7 +86,10 @@ pub(super) fn attrs(op: &Op) -> Vec<(&'static str, Attr)> {
         Op::Input { .. } | Op::Constant(_) | Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select => Vec::new(),
         Op::Dim(d) => vec![("value", dim(d))],
         Op::Iota { len, start, step } => vec![("len", dim(len)), ("start", dim(start)), ("step", dim(step))],
-        Op::Cast(d) => vec![("to", Attr::Type(*d))],
+        Op::RowScale(q) | Op::RowOffset(q) | Op::QuantiseRows(q) => {
+            vec![("offset", Attr::Bool(q.offset)), ("factor", Attr::Bool(q.factor))]
+        }
+        Op::Cast(d) | Op::Quantise { to: d } => vec![("to", Attr::Type(*d))],
         Op::Reduce { axes, keep, .. } => vec![("axes", Attr::Ints(axes.clone())), ("keep", Attr::Bool(*keep))],
         Op::CumSum { axis, exclusive, reverse } => {
             vec![("axis", Attr::Int(*axis)), ("exclusive", Attr::Bool(*exclusive)), ("reverse", Attr::Bool(*reverse))]
@@ -104,7 +111,9 @@ pub(super) fn attrs(op: &Op) -> Vec<(&'static str, Attr)> {
         | Op::GatherElements { axis } => vec![("axis", Attr::Int(*axis))],
         Op::GatherNd { batch_dims } => vec![("batch_dims", Attr::Int(*batch_dims))],
         Op::Linear(l) => {
-            let mut v = vec![("trans_b", Attr::Bool(l.trans_b)), ("bias", Attr::Bool(l.bias))];
+            let flags = [("trans_b", l.trans_b), ("int8", l.int8), ("zero", l.zero), ("offset", l.offset)];
+            let mut v: Vec<_> = flags.map(|(name, on)| (name, Attr::Bool(on))).to_vec();
+            v.push(("bias", Attr::Bool(l.bias)));
             v.extend(l.act.map(|a| ("act", Attr::Unary(a))));
             v.push(("residual", Attr::Bool(l.residual)));
             v.extend(l.norm.map(|e| ("norm", Attr::Float(e))));
@@ -123,7 +132,8 @@ pub(super) fn attrs(op: &Op) -> Vec<(&'static str, Attr)> {
         .chain(result(a.bf16))
         .collect(),
         Op::SumNorm(n) => {
-            let mut v = vec![("tables", Attr::Int(n.tables)), ("addends", Attr::Int(n.addends))];
+            let mut v = vec![("tables", Attr::Int(n.tables))];
+            v.extend([("int8", Attr::Bool(n.int8)), ("addends", Attr::Int(n.addends))]);
             v.extend(n.norm.map(|e| ("norm", Attr::Float(e))));
             v.extend(result(n.bf16));
             v
@@ -179,6 +189,18 @@ impl Attrs {
         }
     }
 
+    /// The element type that something becomes.
+    fn to(&mut self) -> Result<DType, String> {
+        match self.take("to")? {
+            Attr::Type(d) => Ok(d),
+            _ => Err("attribute 'to' must be an element type".to_string()),
+        }
+    }
+
+    fn row_quant(&mut self) -> RowQuant {
+        RowQuant { offset: self.flag("offset"), factor: self.flag("factor") }
+    }
+
     fn flag(&mut self, name: &str) -> bool {
         matches!(self.0.remove(name), Some(Attr::Bool(true)))
     }
@@ -204,10 +226,11 @@ pub(super) fn build(name: &str, a: &mut Attrs) -> Result<Op, String> {
         "dim" => Op::Dim(a.dim("value")?),
         "iota" => Op::Iota { len: a.dim("len")?, start: a.dim("start")?, step: a.dim("step")? },
         "select" => Op::Select,
-        "cast" => match a.take("to")? {
-            Attr::Type(d) => Op::Cast(d),
-            _ => return Err("attribute 'to' must be an element type".to_string()),
-        },
+        "cast" => Op::Cast(a.to()?),
+        "row_scale" => Op::RowScale(a.row_quant()),
+        "row_offset" => Op::RowOffset(a.row_quant()),
+        "quantise_rows" => Op::QuantiseRows(a.row_quant()),
+        "quantise" => Op::Quantise { to: a.to()? },
         "arg_max" => Op::ArgMax { axis: a.int("axis")?, min: false },
         "arg_min" => Op::ArgMax { axis: a.int("axis")?, min: true },
         "cum_sum" => Op::CumSum { axis: a.int("axis")?, exclusive: a.flag("exclusive"), reverse: a.flag("reverse") },
@@ -232,8 +255,9 @@ pub(super) fn build(name: &str, a: &mut Attrs) -> Result<Op, String> {
                 Some(_) => return Err("attribute 'act' must be an elementwise op".to_string()),
             };
             let (trans_b, bias, residual) = (a.flag("trans_b"), a.flag("bias"), a.flag("residual"));
-            let lengths = a.flag("lengths");
-            Op::Linear(Linear { trans_b, bias, act, residual, norm: a.norm()?, lengths, bf16: a.bf16()? })
+            let (int8, zero, offset) = (a.flag("int8"), a.flag("zero"), a.flag("offset"));
+            let (norm, lengths, bf16) = (a.norm()?, a.flag("lengths"), a.bf16()?);
+            Op::Linear(Linear { trans_b, int8, zero, offset, bias, act, residual, norm, lengths, bf16 })
         }
         "attention" => Op::Attention(Attention {
             heads: a.int("heads")?,
@@ -245,6 +269,7 @@ pub(super) fn build(name: &str, a: &mut Attrs) -> Result<Op, String> {
         }),
         "sum_norm" => Op::SumNorm(SumNorm {
             tables: a.int("tables")?,
+            int8: a.flag("int8"),
             addends: a.int("addends")?,
             norm: a.norm()?,
             bf16: a.bf16()?,

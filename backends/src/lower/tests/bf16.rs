@@ -30,7 +30,8 @@ fn linears_on_bf16() {
                     operands.push(c.lengths("a"));
                 }
                 let (norm, residual) = (norm.then_some(0.1), residual.is_some());
-                let l = Linear { trans_b: true, bias: true, act, residual, norm, lengths, bf16: half };
+                let l =
+                    Linear { trans_b: true, bias: true, act, residual, norm, lengths, bf16: half, ..Linear::default() };
                 let y = c.add(Op::Linear(l), &operands);
                 c.check(&[y], if half { 5e-3 } else { 2e-5 });
             }
@@ -99,7 +100,7 @@ fn sums_on_bf16() {
         if norm.is_some() {
             operands.extend([c.constant(DType::F32, &[18]), c.constant(DType::F32, &[18])]);
         }
-        let s = SumNorm { tables: 1, addends: 1, norm, bf16: true };
+        let s = SumNorm { tables: 1, addends: 1, norm, bf16: true, ..SumNorm::default() };
         let y = c.add(Op::SumNorm(s), &operands);
         c.check(&[y], 5e-3);
     }
