@@ -14,7 +14,7 @@ use crate::tuning::Tuning;
 /// A CPU feature of x86-64 and how CPUID reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct X86Feature {
-    /// Name, for example `avx2`; Cranelift's setting is `has_` before it.
+    /// Name, for example `avx2`; Cranelift's setting is `has_` before it, where it has one (`clif_setting`).
     pub name: &'static str,
     /// CPUID leaf (EAX).
     pub leaf: u32,
@@ -59,48 +59,71 @@ pub const X86_FEATURES: &[X86Feature] = &[
     feature("avx512vnni", 7, 2, 11, ZMM),
     feature("avx512bitalg", 7, 2, 12, ZMM),
     X86Feature { subleaf: 1, ..feature("avx512bf16", 7, 0, 5, ZMM) },
+    X86Feature { subleaf: 1, ..feature("avxvnni", 7, 0, 4, YMM) },
 ];
 
-/// How many of [`X86_FEATURES`] the psABI's levels v2, v3 and v4 have, and a CPU with all.
+/// How many of [`X86_FEATURES`] the psABI's levels v2, v3 and v4 have, Ice Lake, and Zen 4.
 const V2: usize = 5;
 const V3: usize = 12;
 const V4: usize = 16;
 const ICELAKE: usize = 19;
-const ALL: usize = 20;
+const ZEN4: usize = 20;
 
-/// CPUs of x86-64 by the number of features, a prefix of [`X86_FEATURES`].
-const X86_CPUS: &[(&str, usize)] = &[
-    ("generic", 0),
-    ("x86-64", 0),
-    ("x86-64-v2", V2),
-    ("nehalem", V2),
-    ("westmere", V2),
-    ("silvermont", V2),
-    ("goldmont", V2),
-    ("x86-64-v3", V3),
-    ("haswell", V3),
-    ("broadwell", V3),
-    ("skylake", V3),
-    ("alderlake", V3),
-    ("raptorlake", V3),
-    ("znver1", V3),
-    ("znver2", V3),
-    ("znver3", V3),
-    ("x86-64-v4", V4),
-    ("skylake-avx512", V4),
-    ("cascadelake", V4),
-    ("icelake-server", ICELAKE),
-    ("sapphirerapids", ALL),
-    ("graniterapids", ALL),
-    ("znver4", ALL),
-    ("znver5", ALL),
+/// A CPU of x86-64: its name, its number of features, a prefix of [`X86_FEATURES`], and what it has beyond.
+type X86Cpu = (&'static str, usize, &'static [&'static str]);
+
+/// What some CPUs have beyond such a prefix: dot products of bytes in VEX forms, and in EVEX forms.
+const VEX_VNNI: &[&str] = &["avxvnni"];
+const EVEX_VNNI: &[&str] = &["avx512vnni"];
+
+const X86_CPUS: &[X86Cpu] = &[
+    ("generic", 0, &[]),
+    ("x86-64", 0, &[]),
+    ("x86-64-v2", V2, &[]),
+    ("nehalem", V2, &[]),
+    ("westmere", V2, &[]),
+    ("silvermont", V2, &[]),
+    ("goldmont", V2, &[]),
+    ("x86-64-v3", V3, &[]),
+    ("haswell", V3, &[]),
+    ("broadwell", V3, &[]),
+    ("skylake", V3, &[]),
+    ("alderlake", V3, VEX_VNNI),
+    ("raptorlake", V3, VEX_VNNI),
+    ("znver1", V3, &[]),
+    ("znver2", V3, &[]),
+    ("znver3", V3, &[]),
+    ("x86-64-v4", V4, &[]),
+    ("skylake-avx512", V4, &[]),
+    ("cascadelake", V4, EVEX_VNNI),
+    ("icelake-server", ICELAKE, &[]),
+    ("sapphirerapids", ZEN4, VEX_VNNI),
+    ("graniterapids", ZEN4, VEX_VNNI),
+    ("znver4", ZEN4, &[]),
+    ("znver5", ZEN4, VEX_VNNI),
 ];
 
-/// The CPUs of a generic object, with their numbers of features.
-pub const X86_VARIANTS: [(&str, usize); 3] = [("x86-64", 0), ("x86-64-v3", V3), ("x86-64-v4", V4)];
+/// What a program multiplies beside f32: which instructions make a difference to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Needs {
+    /// Pairs of bf16.
+    pub bf16: bool,
+    /// Bytes.
+    pub int8: bool,
+}
 
-/// The CPU of one more variant, for programs on bf16.
-pub const X86_BF16: (&str, usize) = ("sapphirerapids", ALL);
+/// A CPU of a generic object, and which programs have a variant for it.
+pub type X86Variant = (&'static str, fn(Needs) -> bool);
+
+/// The CPUs of a generic object.
+pub const X86_VARIANTS: &[X86Variant] = &[
+    ("x86-64", |_| true),
+    ("x86-64-v3", |_| true),
+    ("alderlake", |n| n.int8),
+    ("x86-64-v4", |_| true),
+    ("cascadelake", |n| n.int8),
+    ("znver4", |n| n.bf16),
+];
 
 /// CPUs of AArch64 with the optional instructions they have.
 const A64_CPUS: &[(&str, &[&str])] = &[
@@ -184,9 +207,8 @@ impl Target {
             shared.set(name, value).map_err(|e| refuse(&e))?;
         }
         let mut b = isa::lookup(self.triple.clone()).map_err(|e| refuse(&e))?;
-        // Cranelift emits nothing of these and has no flags for them.
-        for f in self.features.iter().filter(|f| !["avx512bw", "f16c", "avx512bf16"].contains(f)) {
-            b.enable(&format!("has_{f}")).map_err(|e| refuse(&e))?;
+        for setting in self.features.iter().filter_map(|f| clif_setting(f)) {
+            b.enable(&setting).map_err(|e| refuse(&e))?;
         }
         b.finish(settings::Flags::new(shared)).map_err(|e| refuse(&e))
     }
@@ -229,24 +251,21 @@ impl Target {
         X86_FEATURES.iter().filter(|f| self.has(f.name)).copied().collect()
     }
 
-    /// The targets whose code an object for this one holds, each with more instructions than the one before. Of a generic
-    /// x86-64 these are the psABI's levels that make a difference, and for programs on `bf16` one with instructions for it;
-    /// of any other target it is the only one.
-    pub fn variants(&self, bf16: bool) -> Vec<Target> {
+    /// The targets whose code an object for this one holds. Of a generic x86-64 these are the psABI's levels that make a
+    /// difference, and more where a program `needs` them; of any other target it is the only one. The last one whose features
+    /// are all there is the best for a CPU: each has more than the one before, but that AVX-512 makes up for AVX-VNNI.
+    pub fn variants(&self, needs: Needs) -> Vec<Target> {
         if !self.is_x86_64() || self.cpu != "generic" {
             return vec![self.clone()];
         }
-        let level = |&(cpu, count): &(&str, usize)| Target {
-            cpu: cpu.to_string(),
-            features: X86_FEATURES[..count].iter().map(|f| f.name).collect(),
-            ..self.clone()
-        };
-        let mut all: Vec<Target> = X86_VARIANTS.iter().map(level).collect();
-        if self.emitter == Emitter::Clif || crate::emit::x86::lanes(&all[2]) != Some(16) {
-            // Cranelift has nothing wider than the level before.
-            all.pop();
-        } else if bf16 {
-            all.push(level(&X86_BF16));
+        let wanted = X86_VARIANTS.iter().filter(|(_, wanted)| wanted(needs));
+        let mut all: Vec<Target> = wanted
+            .filter_map(|&(cpu, _)| Some(Target { cpu: cpu.to_string(), features: x86_cpu(cpu)?, ..self.clone() }))
+            .collect();
+        // Cranelift has nothing wider than the second.
+        let wide = self.emitter == Emitter::Auto && all.last().and_then(crate::emit::x86::lanes).is_some();
+        if !wide {
+            all.truncate(2);
         }
         all
     }
@@ -296,11 +315,26 @@ fn x86_features(triple: &Triple, cpu: &str) -> Result<Vec<&'static str>, Diag> {
         require_host(triple)?;
         return Ok(host_x86_features());
     }
-    let count = X86_CPUS.iter().find(|c| c.0 == cpu).map(|c| c.1).ok_or_else(|| {
+    x86_cpu(cpu).ok_or_else(|| {
         let names: Vec<&str> = X86_CPUS.iter().map(|c| c.0).collect();
         unknown_cpu(cpu, "x86-64", &names)
-    })?;
-    Ok(X86_FEATURES[..count].iter().map(|f| f.name).collect())
+    })
+}
+
+/// The features of a CPU that has a name, in the order of [`X86_FEATURES`].
+fn x86_cpu(cpu: &str) -> Option<Vec<&'static str>> {
+    let &(_, count, more) = X86_CPUS.iter().find(|c| c.0 == cpu)?;
+    let has = |(i, f): &(usize, &X86Feature)| *i < count || more.contains(&f.name);
+    Some(X86_FEATURES.iter().enumerate().filter(has).map(|(_, f)| f.name).collect())
+}
+
+/// Cranelift's setting for a feature; it has none for some of which it emits nothing.
+fn clif_setting(feature: &str) -> Option<String> {
+    match feature {
+        "avx512bw" | "f16c" | "avx512bf16" => None,
+        "avxvnni" => Some("has_avx_vnni".to_string()),
+        f => Some(format!("has_{f}")),
+    }
 }
 
 fn a64_features(triple: &Triple, cpu: &str) -> Result<Vec<&'static str>, Diag> {
@@ -355,6 +389,7 @@ fn host_x86_features() -> Vec<&'static str> {
         "avx512vnni" => is_x86_feature_detected!("avx512vnni"),
         "avx512bitalg" => is_x86_feature_detected!("avx512bitalg"),
         "avx512bf16" => is_x86_feature_detected!("avx512bf16"),
+        "avxvnni" => is_x86_feature_detected!("avxvnni"),
         _ => false,
     };
     X86_FEATURES.iter().map(|f| f.name).filter(|n| has(n)).collect()
@@ -408,15 +443,56 @@ mod tests {
 
     #[test]
     fn every_cpu_has_an_isa() {
-        for (cpu, n) in X86_CPUS {
+        for (cpu, n, more) in X86_CPUS {
             let t = Target::parse("x86_64", cpu).unwrap();
             t.isa().unwrap();
-            assert_eq!(t.required_x86_features().len(), *n);
+            assert_eq!(t.required_x86_features().len(), *n + more.len(), "{cpu}");
+            assert!(more.iter().all(|f| t.has(f)), "{cpu}");
         }
         for (cpu, _) in A64_CPUS {
             Target::parse("aarch64", cpu).unwrap().isa().unwrap();
         }
         Target::parse("native", "native").unwrap().isa().unwrap();
+    }
+
+    #[test]
+    fn variants_are_what_a_program_needs() {
+        let names = |t: &Target, bf16, int8| -> Vec<String> {
+            t.variants(Needs { bf16, int8 }).into_iter().map(|t| t.cpu).collect()
+        };
+        let mut t = Target::parse("x86_64", "generic").unwrap();
+        assert_eq!(names(&t, false, false), ["x86-64", "x86-64-v3", "x86-64-v4"]);
+        assert_eq!(names(&t, true, false), ["x86-64", "x86-64-v3", "x86-64-v4", "znver4"]);
+        let int8 = ["x86-64", "x86-64-v3", "alderlake", "x86-64-v4", "cascadelake"];
+        assert_eq!(names(&t, false, true), int8);
+        assert_eq!(names(&t, true, true), [&int8[..], &["znver4"]].concat());
+        t.emitter = Emitter::Clif;
+        assert_eq!(names(&t, true, true), ["x86-64", "x86-64-v3"]);
+        let windows = Target::parse("x86_64-pc-windows-msvc", "generic").unwrap();
+        assert_eq!(names(&windows, true, true), ["x86-64", "x86-64-v3"]);
+        assert_eq!(names(&Target::parse("x86_64", "haswell").unwrap(), true, true), ["haswell"]);
+        assert_eq!(names(&Target::parse("aarch64", "generic").unwrap(), true, true), ["generic"]);
+    }
+
+    /// The last variant that a CPU has all features of is the best one for it.
+    #[test]
+    fn every_cpu_has_its_variant() {
+        let all = Target::parse("x86_64", "generic").unwrap().variants(Needs { bf16: true, int8: true });
+        for (cpu, best) in [
+            ("nehalem", "x86-64"),
+            ("haswell", "x86-64-v3"),
+            ("alderlake", "alderlake"),
+            ("skylake-avx512", "x86-64-v4"),
+            ("cascadelake", "cascadelake"),
+            ("icelake-server", "cascadelake"),
+            ("sapphirerapids", "znver4"),
+            ("znver4", "znver4"),
+            ("znver5", "znver4"),
+        ] {
+            let t = Target::parse("x86_64", cpu).unwrap();
+            let chosen = all.iter().rfind(|v| v.features.iter().all(|f| t.has(f))).unwrap();
+            assert_eq!(chosen.cpu, best, "{cpu}");
+        }
     }
 
     #[test]

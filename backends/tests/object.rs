@@ -8,7 +8,7 @@ use std::process::Command;
 use bertc_backends::header::{emit_header, emit_header_for};
 use bertc_backends::object::{EmitOptions, Variant, emit_asm, emit_clif, emit_object, emit_variants};
 use bertc_backends::plan::{Arg, Program};
-use bertc_backends::target::Target;
+use bertc_backends::target::{Needs, Target};
 use bertc_ir::{Dim, SymbolId, Tensor};
 use common::{program, target};
 use object::{Object, ObjectSection, ObjectSymbol};
@@ -127,7 +127,7 @@ fn the_cpu_chooses_the_variant() {
     if !have("cc") {
         return;
     }
-    let targets = target(TRIPLES[0]).variants(false);
+    let targets = target(TRIPLES[0]).variants(Needs::default());
     assert_eq!(targets.iter().map(|t| t.cpu.as_str()).collect::<Vec<_>>(), ["x86-64", "x86-64-v3", "x86-64-v4"]);
     let programs: Vec<Program> = (0..targets.len())
         .map(|i| {
@@ -188,7 +188,7 @@ fn the_cpu_chooses_the_variant() {
 
 #[test]
 fn variants_of_different_models_are_refused() {
-    let (targets, mut programs) = (target(TRIPLES[0]).variants(false), [program("m"), program("m")]);
+    let (targets, mut programs) = (target(TRIPLES[0]).variants(Needs::default()), [program("m"), program("m")]);
     let emit = |programs: &[Program; 2], targets: [&Target; 2]| {
         let variants = [0, 1].map(|i| Variant { program: &programs[i], target: targets[i] });
         emit_variants(&variants, &EmitOptions::default(), &mut Vec::new()).map_err(|e| e[0].message.clone())
@@ -248,7 +248,7 @@ fn no_format_has_undefined_symbols() {
 /// What chooses a variant is exported where there is a choice.
 #[test]
 fn variants_are_exported_by_name() {
-    let (p, targets) = (program("m"), target(TRIPLES[0]).variants(false));
+    let (p, targets) = (program("m"), target(TRIPLES[0]).variants(Needs::default()));
     let variants: Vec<_> = targets.iter().map(|target| Variant { program: &p, target }).collect();
     let mut out = Vec::new();
     emit_variants(&variants, &EmitOptions::default(), &mut out).unwrap();

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bertc_backends::lower;
 use bertc_backends::object::{EmitOptions, Variant, emit_variants};
-use bertc_backends::target::Target;
+use bertc_backends::target::{Needs, Target};
 use bertc_ir::text::{no_resources, parse};
 use gimli::{
     BaseAddresses, CfaRule, EhFrame, LittleEndian, Register, RegisterRule, UnwindContext, UnwindSection, X86_64,
@@ -26,7 +26,7 @@ func @f(%q: tensor<batch x seq x 10 x f32>, %k: tensor<batch x 7 x 10 x f32>, %v
 /// An object of [`MODEL`] with all variants of a target.
 fn emit(target: &str, cpu: &str) -> Vec<u8> {
     let graph = parse(MODEL, &no_resources).unwrap_or_else(|e| panic!("{e:?}"));
-    let targets = Target::parse(target, cpu).unwrap().variants(false);
+    let targets = Target::parse(target, cpu).unwrap().variants(Needs::default());
     let programs: Vec<_> =
         targets.iter().map(|t| lower::lower(&graph, t).unwrap_or_else(|e| panic!("{e:?}"))).collect();
     let variants: Vec<_> = programs.iter().zip(&targets).map(|(program, target)| Variant { program, target }).collect();

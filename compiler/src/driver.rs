@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use bertc_backends::object::{EmitOptions, ObjectStats, Variant};
 use bertc_backends::plan::Program;
-use bertc_backends::target::{Emitter, Target};
+use bertc_backends::target::{Emitter, Needs, Target};
 use bertc_backends::{header, lower, object};
 use bertc_ir::text::PrintOptions;
 use bertc_ir::{Diag, Graph, Op};
@@ -89,7 +89,7 @@ pub fn compile_with(path: &Path, options: &CompileOptions, progress: &mut Progre
 /// What the backend doesn't support.
 pub fn lower_front(front: Front, options: &CompileOptions, progress: &mut Progress) -> Result<Compiled, Vec<Diag>> {
     let variants = progress.phase(Phase::Lower, || {
-        let lowered = front.target.variants(options.bf16).into_iter().map(|target| {
+        let lowered = front.target.variants(front.needs(options)).into_iter().map(|target| {
             let program = lower::lower(&front.graph, &target)?;
             if options.verify_each || cfg!(debug_assertions) {
                 program.verify()?;
@@ -102,6 +102,12 @@ pub fn lower_front(front: Front, options: &CompileOptions, progress: &mut Progre
 }
 
 impl Front {
+    /// What the model multiplies, for the choice of variants.
+    fn needs(&self, options: &CompileOptions) -> Needs {
+        // No op of the tensor IR multiplies bytes yet.
+        Needs { bf16: options.bf16, int8: false }
+    }
+
     /// Tensor IR as text, weights by reference.
     pub fn tensor_ir(&self) -> String {
         bertc_ir::text::print(&self.graph, &PrintOptions::default())

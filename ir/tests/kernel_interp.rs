@@ -1,7 +1,7 @@
 //! The kernel interpreter against values worked out by hand.
 
 use bertc_ir::kernel::interp::{Arg, Memory, Outcome, run};
-use bertc_ir::kernel::{Bin, Elem, Kernel, KernelBuilder, Reg, RegType, Un};
+use bertc_ir::kernel::{Bin, DotKind, Elem, Kernel, KernelBuilder, Reg, RegType, Un};
 use bertc_ir::{CmpOp, DType};
 
 const F32: RegType = RegType::scalar(Elem::F32);
@@ -439,4 +439,31 @@ fn an_overflowing_counter_is_an_error() {
     k.for_loop(lo, hi, 2, &[], |_, _, _| vec![]);
     let e = run(&k.finish(), &mut Memory::default(), &[], 0..1).expect_err("overflows");
     assert_eq!(e, "kernel 'forever': task 0: loop counter 9223372036854775806 + 2 overflows");
+}
+
+#[test]
+fn dot_products_of_bytes() {
+    let dot = |kind, a: [u8; 4], b: [u8; 4], c: i32| {
+        let ty = RegType::vector(Elem::I32, 4);
+        let mut k = KernelBuilder::new("dot");
+        let y = k.output("y", DType::I32);
+        let [a, b, c] = [i32::from_le_bytes(a), i32::from_le_bytes(b), c].map(|v| k.const_i(ty, v.into()));
+        let r = k.dot(kind, a, b, c);
+        let zero = k.int(0);
+        k.store(y, zero, 0, r);
+        let mut memory = Memory::default();
+        let args = [Arg::buffer(memory.add([0; 16]))];
+        run(&k.finish(), &mut memory, &args, 0..1)
+            .map(|_| memory.buffers[0].as_chunks().0.iter().map(|&c| i32::from_le_bytes(c)).collect::<Vec<_>>())
+    };
+    for kind in [DotKind::I8, DotKind::I8Full] {
+        // 1·5 - 2·6 - 3·-7 - 128·127 + 10
+        assert_eq!(dot(kind, [1, 254, 253, 128], [5, 6, 249, 127], 10), Ok(vec![-16232; 4]));
+        assert_eq!(dot(kind, [127; 4], [127; 4], i32::MAX), Ok(vec![i32::MIN + 4 * 127 * 127 - 1; 4]));
+    }
+    assert_eq!(dot(DotKind::I8Full, [128; 4], [128; 4], 0), Ok(vec![65536; 4]));
+    assert_eq!(dot(DotKind::U8I8, [255, 254, 128, 0], [128, 127, 1, 128], -1), Ok(vec![-255; 4]));
+    assert_eq!(dot(DotKind::U8I8, [255; 4], [128; 4], i32::MIN), Ok(vec![i32::MAX - 4 * 255 * 128 + 1; 4]));
+    let refused = dot(DotKind::I8, [0; 4], [0, 0, 128, 0], 0).unwrap_err();
+    assert!(refused.contains("kernel 'dot'") && refused.contains("lane 0, which holds -128"), "{refused}");
 }

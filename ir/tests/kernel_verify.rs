@@ -189,12 +189,19 @@ fn types_of_plain_instructions() {
     assert_eq!(bin(Bin::Add, 0, 2, "f32"), refused("an operand is f64, expected f32"));
     let fma = |a: usize, to| typed(move |r, dst| Inst::Fma { dst, a: r[a], b: r[a], c: r[a] }, ty(to));
     assert_eq!((fma(1, "f32x4"), fma(3, "i32")), (None, refused("no fma of i32")));
-    let dot = |a: usize, c: usize, to| {
-        typed(move |r, dst| Inst::Dot { dst, kind: DotKind::Bf16, a: r[a], b: r[a], c: r[c] }, ty(to))
-    };
-    assert_eq!((dot(4, 1, "f32x4"), dot(3, 0, "f32")), (None, refused("no dot products in f32")));
-    assert_eq!(dot(1, 1, "f32x4"), refused("an operand is f32x4, expected i32x4"));
-    assert_eq!(dot(4, 4, "f32x4"), refused("an operand is i32x4, expected f32x4"));
+    let dot =
+        |kind, a: usize, c: usize, to| typed(move |r, dst| Inst::Dot { dst, kind, a: r[a], b: r[a], c: r[c] }, ty(to));
+    let bf16 = DotKind::Bf16;
+    assert_eq!((dot(bf16, 4, 1, "f32x4"), dot(bf16, 3, 0, "f32")), (None, refused("no dot products of bf16 in f32")));
+    assert_eq!(dot(bf16, 1, 1, "f32x4"), refused("an operand is f32x4, expected i32x4"));
+    assert_eq!(dot(bf16, 4, 4, "f32x4"), refused("an operand is i32x4, expected f32x4"));
+    for kind in [DotKind::I8, DotKind::I8Full, DotKind::U8I8] {
+        let none = |ty: &str| refused(&format!("no dot products of {} in {ty}", kind.name()));
+        assert_eq!((dot(kind, 4, 4, "i32x4"), dot(kind, 4, 1, "f32x4")), (None, none("f32x4")));
+        assert_eq!(dot(kind, 3, 3, "i32"), none("i32"));
+        assert_eq!(dot(kind, 1, 4, "i32x4"), refused("an operand is f32x4, expected i32x4"));
+        assert_eq!(dot(kind, 4, 1, "i32x4"), refused("an operand is f32x4, expected i32x4"));
+    }
     let cmp = |op, unsigned, a: usize, b: usize, to| {
         typed(move |r, dst| Inst::Cmp { dst, op, unsigned, a: r[a], b: r[b] }, ty(to))
     };

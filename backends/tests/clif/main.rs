@@ -4,6 +4,7 @@
 mod arith;
 mod control;
 mod convert;
+mod dot;
 mod machine;
 mod memory;
 mod objects;

@@ -5,10 +5,11 @@ use std::process::Command;
 
 use bertc_backends::emit::x86::{disassemble, emit_kernel};
 use bertc_backends::lower::lower;
+use bertc_ir::kernel::Kernel;
 use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter, MemorySizeOptions, Mnemonic, OpKind};
 
-use crate::graphs;
-use crate::machine::target;
+use crate::machine::{target, vectors};
+use crate::{dots, graphs};
 
 pub const TESTS: &[crate::Test] = &[("forms_mean_to_objdump_what_they_should", forms)];
 
@@ -18,20 +19,22 @@ pub fn obstacle() -> Option<String> {
     (!found).then(|| "there is no objdump".to_string())
 }
 
-/// One instruction of each form in the code of every template, with its bytes.
+/// One instruction of each form in the code of every template and of dot products of bytes, with its bytes.
 fn emitted() -> Result<Vec<(Instruction, Vec<u8>)>, String> {
     let mut forms = BTreeMap::new();
+    let mut kernels: Vec<Kernel> = dots::all(&vectors()).into_iter().map(|d| d.0).collect();
     for (name, g) in graphs::all() {
         let p = lower(&g, &target()).map_err(|e| format!("{name}: {e:?}"))?;
-        for k in p.kernels.iter().filter(|k| k.regs.iter().any(|r| r.lanes > 4)) {
-            let code = emit_kernel(k, &target()).map_err(|d| d.to_string())?;
-            // The listing knows where the code ends.
-            let count = disassemble(&code).lines().filter(|l| l.starts_with("  ") && !l.contains(".long")).count();
-            for i in Decoder::new(64, &code, DecoderOptions::NONE).iter().take(count) {
-                let key = (i.code() as u32, (0..i.op_count()).map(|n| i.op_kind(n) as u32).collect::<Vec<_>>());
-                let masked = (i.has_op_mask(), i.zeroing_masking(), i.is_broadcast());
-                forms.entry((key, masked)).or_insert_with(|| (i, code[i.ip() as usize..i.next_ip() as usize].to_vec()));
-            }
+        kernels.extend(p.kernels.into_iter().filter(|k| k.regs.iter().any(|r| r.lanes > 4)));
+    }
+    for k in &kernels {
+        let code = emit_kernel(k, &target()).map_err(|d| d.to_string())?;
+        // The listing knows where the code ends.
+        let count = disassemble(&code).lines().filter(|l| l.starts_with("  ") && !l.contains(".long")).count();
+        for i in Decoder::new(64, &code, DecoderOptions::NONE).iter().take(count) {
+            let key = (i.code() as u32, (0..i.op_count()).map(|n| i.op_kind(n) as u32).collect::<Vec<_>>());
+            let masked = (i.has_op_mask(), i.zeroing_masking(), i.is_broadcast());
+            forms.entry((key, masked)).or_insert_with(|| (i, code[i.ip() as usize..i.next_ip() as usize].to_vec()));
         }
     }
     Ok(forms.into_values().collect())
@@ -87,9 +90,15 @@ fn forms() -> Result<(), String> {
 /// encoding, an offset of 0, a factor that is the result too.
 fn plain(instruction: &str) -> String {
     let mut text: String = instruction.to_lowercase().split_whitespace().collect();
-    for (theirs, plain) in
-        [("{evex}", ""), ("bcst[", "ptr["), ("+0x0]", "]"), ("{1to4}", ""), ("{1to8}", ""), ("{1to16}", "")]
-    {
+    for (theirs, plain) in [
+        ("{evex}", ""),
+        ("{vex}", ""),
+        ("bcst[", "ptr["),
+        ("+0x0]", "]"),
+        ("{1to4}", ""),
+        ("{1to8}", ""),
+        ("{1to16}", ""),
+    ] {
         text = text.replace(theirs, plain);
     }
     if let Some(operands) = text.strip_prefix("imul")

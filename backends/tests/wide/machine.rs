@@ -35,7 +35,10 @@ impl Case {
 pub const ISAS: [(&str, &str); 2] = [("avx512", "x86-64-v4"), ("avx2", "x86-64-v3")];
 
 /// The same for code that has instructions for bf16.
-pub const BF16_ISA: (&str, &str) = ("avx512bf16", "sapphirerapids");
+pub const BF16_ISA: (&str, &str) = ("avx512bf16", "znver4");
+
+/// The same for code that has instructions for products of bytes, in EVEX and in VEX forms.
+pub const INT8_ISAS: [(&str, &str); 2] = [("avx512vnni", "cascadelake"), ("avxvnni", "alderlake")];
 
 thread_local! {
     static CPU: Cell<&'static str> = const { Cell::new(ISAS[0].1) };

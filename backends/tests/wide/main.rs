@@ -3,6 +3,9 @@
 
 mod control;
 mod disassembly;
+mod dot;
+#[path = "../common/dots.rs"]
+mod dots;
 #[path = "../common/templates.rs"]
 mod graphs;
 mod machine;
@@ -19,20 +22,13 @@ type Test = (&'static str, fn() -> Result<(), String>);
 fn main() {
     let args = Arguments::from_args();
     let mut trials = Vec::new();
-    for (isa, cpu) in machine::ISAS.into_iter().chain([machine::BF16_ISA]) {
+    for (isa, cpu) in machine::ISAS.into_iter().chain([machine::BF16_ISA]).chain(machine::INT8_ISAS) {
         let obstacle = machine::obstacle(cpu);
         if let Some(why) = &obstacle {
             eprintln!("skipped: tests that run {isa} code: {why}");
         }
-        let bf16 = isa == machine::BF16_ISA.0;
-        let running = match bf16 {
-            true => [ops::BF16_TESTS, memory::BF16_TESTS, templates::BF16_TESTS].concat(),
-            false => {
-                [ops::TESTS, ops::BF16_TESTS, memory::TESTS, control::TESTS, random::TESTS, templates::TESTS].concat()
-            }
-        };
+        let (running, shapes) = tests(isa);
         trials.extend(running.into_iter().map(|t| trial(isa, cpu, t).with_ignored_flag(obstacle.is_some())));
-        let shapes = if bf16 { shape::BF16_TESTS } else { shape::TESTS };
         trials.extend(shapes.iter().map(|&t| trial(isa, cpu, t)));
         let missing = disassembly::obstacle();
         if let Some(why) = &missing {
@@ -42,6 +38,18 @@ fn main() {
         trials.extend(compared);
     }
     libtest_mimic::run(&args, trials).exit();
+}
+
+/// The tests of some code that run it, and those that only look at it.
+fn tests(isa: &str) -> (Vec<Test>, &'static [Test]) {
+    if isa == machine::BF16_ISA.0 {
+        return ([ops::BF16_TESTS, memory::BF16_TESTS, templates::BF16_TESTS].concat(), shape::BF16_TESTS);
+    }
+    if machine::INT8_ISAS.iter().any(|i| i.0 == isa) {
+        return ([dot::TESTS, random::TESTS].concat(), shape::VNNI_TESTS);
+    }
+    let all = [ops::TESTS, ops::BF16_TESTS, dot::TESTS, memory::TESTS, control::TESTS, random::TESTS, templates::TESTS];
+    (all.concat(), shape::TESTS)
 }
 
 fn trial(isa: &str, cpu: &'static str, (name, f): Test) -> Trial {

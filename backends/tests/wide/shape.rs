@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use bertc_backends::emit::x86::{disassemble, emit_kernel};
-use bertc_ir::kernel::{Kernel, parse};
+use bertc_ir::kernel::{DotKind, Elem, Kernel, parse};
 
 use crate::Test;
 use crate::machine::{target, widest};
@@ -15,10 +15,14 @@ pub const TESTS: &[Test] = &[
     ("running_maximum_needs_no_moves", maximum),
     ("polynomials_read_constants_from_memory", polynomial),
     ("listing_has_literals", literals),
+    ("gemm_loop_on_bytes_repeats_nothing", signed_quads),
 ];
 
 /// For code with instructions for bf16.
 pub const BF16_TESTS: &[Test] = &[("gemm_loop_has_only_dot_products_and_loads", pairs)];
+
+/// For code with instructions for products of bytes.
+pub const VNNI_TESTS: &[Test] = &[("gemm_loop_has_only_dot_products_and_loads", quads)];
 
 /// The kernel, with the widest registers in the place of those of 16 lanes.
 fn kernel(text: &str) -> Result<Kernel, String> {
@@ -103,21 +107,53 @@ fn gemm() -> Result<(), String> {
     expect(&tile(4, 4, 2)?, &with([("vfmadd231ps", 32), ("vbroadcastss", 8), ("vmovups", 8)]))
 }
 
-/// The same tile on pairs of bf16.
-fn pairs() -> Result<(), String> {
-    let text = tile(8, 2, 4)?.to_string().replace("ptr<f32>, %b: ptr<f32>", "ptr<i32>, %b: ptr<i32>");
+/// The same tile with dot products of a kind in the place of multiply-adds.
+fn dots(rows: usize, kind: DotKind) -> Result<Kernel, String> {
+    let text = tile(rows, 2, 4)?.to_string().replace("ptr<f32>, %b: ptr<f32>", "ptr<i32>, %b: ptr<i32>");
+    let (float, int) = (format!("f32x{}", widest()), format!("i32x{}", widest()));
+    let int_sums = kind.sum() == Elem::I32;
     let typed = |line: &str| match line.split_whitespace().nth(2) {
-        Some("load") if line.contains("f32x16") => line.replace("f32x16", "i32x16"),
+        Some("load") if line.contains(&float) => line.replace(&float, &int),
         Some("load") => line.replace(": f32", ": i32"),
-        Some("splat") => line.replace("f32x16", "i32x16"),
-        Some("fma") => line.replace("fma", "dot bf16"),
+        Some("splat") => line.replace(&float, &int),
+        Some("fma") if int_sums => line.replace("fma", &format!("dot {}", kind.name())).replace(&float, &int),
+        Some("fma") => line.replace("fma", &format!("dot {}", kind.name())),
+        Some("const") if int_sums => line.replace("0.0", "0").replace(&float, &int),
         _ => line.to_string(),
     };
-    let text: Vec<String> = text.lines().map(typed).collect();
-    let k = kernel(&text.join("\n"))?;
+    let mut text = text.lines().map(typed).collect::<Vec<_>>().join("\n");
+    if int_sums {
+        text = text.replace("%y: mut ptr<f32>", "%y: mut ptr<i32>");
+    }
+    kernel(&text)
+}
+
+/// The same tile on pairs of bf16.
+fn pairs() -> Result<(), String> {
     let mut want = vec![("add", 1), ("cmp", 1), ("jl", 1), ("mov", 1), ("shl", 1)];
     want.extend([("vdpbf16ps", 64), ("vbroadcastss", 32), ("vmovups", 8)]);
-    expect(&k, &want)
+    expect(&dots(8, DotKind::Bf16)?, &want)
+}
+
+/// The same on bytes, four at a time.
+fn quads() -> Result<(), String> {
+    let mut want = vec![("add", 1), ("cmp", 1), ("jl", 1), ("mov", 1), ("shl", 1)];
+    let rows = if widest() == 8 { 6 } else { 8 };
+    want.extend([("vpdpbusd", 8 * rows), ("vbroadcastss", 4 * rows), ("vmovups", 8)]);
+    expect(&dots(rows, DotKind::U8I8)?, &want)
+}
+
+/// Without such instructions: with AVX2 four for a product and one more for each broadcast; with AVX-512 bytes are widened
+/// once and multiplied in two halves.
+fn signed_quads() -> Result<(), String> {
+    let mut want = vec![("add", 1), ("cmp", 1), ("jl", 1), ("mov", 1), ("shl", 1), ("vmovups", 8)];
+    if widest() == 8 {
+        want.extend([("vpsignb", 32), ("vpmaddubsw", 32), ("vpmaddwd", 32), ("vpaddd", 32)]);
+        want.extend([("vpabsb", 16), ("vbroadcastss", 16)]);
+    } else {
+        want.extend([("vpmaddwd", 64), ("vpaddd", 64), ("vpsllw", 24), ("vpsraw", 48), ("vbroadcastss", 16)]);
+    }
+    expect(&dots(4, DotKind::I8)?, &want)
 }
 
 /// With one vector of columns each broadcast has one user, which reads it from memory if it can.

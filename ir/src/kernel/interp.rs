@@ -5,7 +5,7 @@
 
 use std::ops::Range;
 
-use super::lane::{bin, cmp, convert, dot_bf16, fma, load, store, un};
+use super::lane::{bin, cmp, convert, dot_bf16, dot_bytes, fma, load, store, un};
 use super::verify::verify;
 use super::{Block, DotKind, Elem, Inst, Kernel, Param, Place, Reg, lane_in_memory};
 use crate::types::DType;
@@ -74,8 +74,8 @@ pub struct Outcome {
 /// Runs `kernel` for each task of `tasks` in ascending order, as worker 0.
 ///
 /// # Errors
-/// The kernel is invalid, the arguments don't fit its parameters, a load or store lies outside its buffer, or a loop
-/// counter overflows. Names the kernel, the task, the parameter and the element. Memory is then partly written.
+/// The kernel is invalid, the arguments don't fit its parameters, a load or store lies outside its buffer, a loop
+/// counter overflows, or a second factor of [`DotKind::I8`] holds -128. Names the kernel, the task, the parameter and the element. Memory is then partly written.
 pub fn run(kernel: &Kernel, memory: &mut Memory, args: &[Arg], tasks: Range<u64>) -> Result<Outcome, String> {
     let in_kernel = |m: &str| format!("kernel '{}': {m}", kernel.name);
     if let Err(diags) = verify(kernel) {
@@ -260,6 +260,15 @@ impl Machine<'_> {
             }
             Inst::Dot { dst, kind: DotKind::Bf16, a, b, c } => {
                 self.map(*dst, |m, l| dot_bf16(m.get(*a, l), m.get(*b, l), m.get(*c, l)));
+            }
+            Inst::Dot { dst, kind, a, b, c } => {
+                let lowest = |l: &usize| (self.get(*b, *l) as u32).to_le_bytes().contains(&0x80);
+                if *kind == DotKind::I8
+                    && let Some(l) = (0..self.width(*b)).find(lowest)
+                {
+                    return Err(format!("dot i8 by {:#010x} in lane {l}, which holds -128", self.get(*b, l)));
+                }
+                self.map(*dst, |m, l| dot_bytes(*kind, m.get(*a, l), m.get(*b, l), m.get(*c, l)));
             }
             Inst::Cmp { dst, op, unsigned, a, b } => {
                 let e = self.elem(*a);

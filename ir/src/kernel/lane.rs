@@ -3,7 +3,7 @@
 
 use half::{bf16, f16};
 
-use super::{Bin, Elem, Un};
+use super::{Bin, DotKind, Elem, Un};
 use crate::op::CmpOp;
 use crate::types::DType;
 
@@ -181,6 +181,14 @@ pub(super) fn fma(e: Elem, a: u64, b: u64, c: u64) -> u64 {
 pub(super) fn dot_bf16(a: u64, b: u64, c: u64) -> u64 {
     let (high, low) = (|x: u64| x & 0xffff_0000, |x: u64| x << 16 & 0xffff_0000);
     fma(Elem::F32, low(a), low(b), fma(Elem::F32, high(a), high(b), c))
+}
+
+/// c plus the products of the four bytes in a and b, which don't overflow; only the sum with c wraps.
+pub(super) fn dot_bytes(kind: DotKind, a: u64, b: u64, c: u64) -> u64 {
+    let (a, b) = ((a as u32).to_le_bytes(), (b as u32).to_le_bytes());
+    let first = |x: u8| if kind == DotKind::U8I8 { i32::from(x) } else { i32::from(x as i8) };
+    let sum: i32 = a.into_iter().zip(b).map(|(x, y)| first(x) * i32::from(y as i8)).sum();
+    u64::from((c as i32).wrapping_add(sum) as u32)
 }
 
 pub(super) fn cmp(op: CmpOp, e: Elem, unsigned: bool, a: u64, b: u64) -> bool {

@@ -195,18 +195,44 @@ pub enum Bin {
 /// What the lanes of a [`Inst::Dot`]'s factors hold.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum DotKind {
-    /// Two bf16 each, the first in the low half.
+    /// Two bf16 each, the first in the low half; the sum is an f32.
     Bf16,
+    /// Four signed bytes each, the first in the lowest byte; no byte of b is -128, so that b may change its signs. The sum
+    /// is an i32, exact but for wrapping, as it is of the kinds below.
+    I8,
+    /// Four signed bytes each, of any values.
+    I8Full,
+    /// Four bytes each, those of a unsigned, those of b signed, of any values.
+    U8I8,
 }
 
 impl DotKind {
     /// Every kind.
-    pub const ALL: [DotKind; 1] = [DotKind::Bf16];
+    pub const ALL: [DotKind; 4] = [DotKind::Bf16, DotKind::I8, DotKind::I8Full, DotKind::U8I8];
 
     /// The name in text.
     pub fn name(self) -> &'static str {
         match self {
             DotKind::Bf16 => "bf16",
+            DotKind::I8 => "i8",
+            DotKind::I8Full => "i8_full",
+            DotKind::U8I8 => "u8i8",
+        }
+    }
+
+    /// The element of the sums.
+    pub fn sum(self) -> Elem {
+        match self {
+            DotKind::Bf16 => Elem::F32,
+            DotKind::I8 | DotKind::I8Full | DotKind::U8I8 => Elem::I32,
+        }
+    }
+
+    /// Products in a lane.
+    pub fn products(self) -> usize {
+        match self {
+            DotKind::Bf16 => 2,
+            DotKind::I8 | DotKind::I8Full | DotKind::U8I8 => 4,
         }
     }
 }
@@ -284,10 +310,10 @@ pub enum Inst {
         /// Addend.
         c: Reg,
     },
-    /// c plus the dot product of the small vectors in each lane of a and b. Which sum is rounded first, and how often, is
-    /// the target's choice, and so is whether denormals count as 0.
+    /// c plus the dot product of the small vectors in each lane of a and b. Of bf16, which sum is rounded first, and how
+    /// often, is the target's choice, and so is whether denormals count as 0; of bytes it is exact and wraps.
     Dot {
-        /// Result: f32, a vector.
+        /// Result: a vector of [`DotKind::sum`].
         dst: Reg,
         /// What the lanes hold.
         kind: DotKind,
@@ -295,7 +321,7 @@ pub enum Inst {
         a: Reg,
         /// Factors, i32.
         b: Reg,
-        /// Addend, f32.
+        /// Addend, of the result's type.
         c: Reg,
     },
     /// Comparison; the result is a mask with the operands' lanes. NaN compares false, except `ne`. `unsigned` is for

@@ -351,8 +351,8 @@ fn typing(inst: &Inst, d: RegType, t: &[RegType]) -> Result<(), String> {
             check(float, &|| format!("no fma of {d}"))?;
             all(d, t)
         }
-        Inst::Dot { .. } => {
-            check(d.elem == Elem::F32 && d.lanes > 1, &|| format!("no dot products in {d}"))?;
+        Inst::Dot { kind, .. } => {
+            check(d.elem == kind.sum() && d.lanes > 1, &|| format!("no dot products of {} in {d}", kind.name()))?;
             all(RegType::vector(Elem::I32, d.lanes), &t[..2])?;
             all(d, &t[2..])
         }

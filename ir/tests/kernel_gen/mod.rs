@@ -1,6 +1,6 @@
 //! Arbitrary valid kernels, a function of a list of numbers, so that proptest shrinks them.
 
-use bertc_ir::kernel::{Bin, Elem, Kernel, KernelBuilder, Place, Reg, RegType, Un};
+use bertc_ir::kernel::{Bin, DotKind, Elem, Kernel, KernelBuilder, Place, Reg, RegType, Un};
 use bertc_ir::{CmpOp, DType};
 
 /// Elements that every buffer of a generated kernel must have.
@@ -102,7 +102,7 @@ impl Gen<'_> {
         let ty = self.ty();
         let float = matches!(ty.elem, Elem::F32 | Elem::F64);
         let number = ty.elem != Elem::Mask;
-        let made = match self.below(15) {
+        let made = match self.below(16) {
             0 => {
                 let a = self.reg(k, ty);
                 let op = match (float, number) {
@@ -190,6 +190,18 @@ impl Gen<'_> {
             13 if ty.lanes > 1 && number => {
                 let (a, b) = (self.reg(k, ty), self.reg(k, ty));
                 k.zip(self.below(2) == 1, a, b)
+            }
+            15 if ty.lanes > 1 => {
+                // Not of bf16: targets round its sums as they like.
+                let kind = self.one_of(&[DotKind::I8, DotKind::I8Full, DotKind::U8I8]);
+                let int = RegType::vector(Elem::I32, ty.lanes);
+                let (a, mut b, c) = (self.reg(k, int), self.reg(k, int), self.reg(k, int));
+                if kind == DotKind::I8 {
+                    // An odd byte is not -128.
+                    let odd = k.const_i(int, 0x0101_0101);
+                    b = k.bin(Bin::Or, b, odd);
+                }
+                k.dot(kind, a, b, c)
             }
             _ => {
                 k.fail();

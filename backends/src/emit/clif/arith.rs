@@ -193,33 +193,12 @@ impl Emitter<'_> {
         Ok(self.multiply_add(a, b, c))
     }
 
-    fn multiply_add(&mut self, a: Value, b: Value, c: Value) -> Value {
+    pub(super) fn multiply_add(&mut self, a: Value, b: Value, c: Value) -> Value {
         if self.fma {
             return self.b.ins().fma(a, b, c);
         }
         let product = self.b.ins().fmul(a, b);
         self.b.ins().fadd(product, c)
-    }
-
-    /// bf16 widened, the high halves first.
-    pub(super) fn dot_bf16(&mut self, a: Reg, b: Reg, c: Reg) -> Result<Value, Diag> {
-        let (a, b, c) = (self.get(a)?, self.get(b)?, self.get(c)?);
-        let ((a_low, a_high), (b_low, b_high)) = (self.widened_halves(a), self.widened_halves(b));
-        let sum = self.multiply_add(a_high, b_high, c);
-        Ok(self.multiply_add(a_low, b_low, sum))
-    }
-
-    /// The bf16 in the low and in the high half of each lane, as floats.
-    fn widened_halves(&mut self, x: Value) -> (Value, Value) {
-        if let Some(&(_, low, high)) = self.halves.iter().rev().find(|h| h.0 == x) {
-            return (low, high);
-        }
-        let low = self.b.ins().ishl_imm_u(x, 16);
-        let mask = self.splat_bits(types::I32X4, 0xffff_0000);
-        let high = self.b.ins().band(x, mask);
-        let (low, high) = (self.cast(types::F32X4, low), self.cast(types::F32X4, high));
-        self.halves.push((x, low, high));
-        (low, high)
     }
 
     pub(super) fn cmp(&mut self, op: CmpOp, unsigned: bool, a: Reg, b: Reg) -> Result<Value, Diag> {

@@ -6,11 +6,12 @@
 
 mod arith;
 mod convert;
+mod dot;
 mod memory;
 mod round;
 
 use bertc_ir::Diag;
-use bertc_ir::kernel::{Block, DotKind, Elem, Inst, Kernel, Param, Reg, RegType};
+use bertc_ir::kernel::{Block, Elem, Inst, Kernel, Param, Reg, RegType};
 use cranelift_codegen::control::ControlPlane;
 use cranelift_codegen::ir::condcodes::IntCC;
 use cranelift_codegen::ir::{
@@ -20,6 +21,7 @@ use cranelift_codegen::isa::TargetIsa;
 use cranelift_codegen::{CodegenResult, CompiledCode, Context};
 use cranelift_frontend::{FunctionBuilder, FunctionBuilderContext};
 
+use self::dot::{Bytes, Parts};
 use crate::target::Target;
 
 /// Lowers a kernel to a function `(i64 args, i64 task, i32 worker)` in the target's default calling convention.
@@ -38,8 +40,9 @@ pub fn emit_kernel(kernel: &Kernel, isa: &dyn TargetIsa, target: &Target) -> Res
         facts: vec![Fact::None; kernel.regs.len()],
         pointers: Vec::new(),
         flag: None,
-        halves: Vec::new(),
+        parts: Vec::new(),
         fma: target.has_fma(),
+        bytes: Bytes::of(target),
         sse41: !target.is_x86_64() || target.has("sse41"),
     };
     e.check_lanes()?;
@@ -95,11 +98,13 @@ struct Emitter<'a> {
     pointers: Vec<Option<Value>>,
     /// Address of the error flag.
     flag: Option<Value>,
-    /// Vectors of pairs of bf16 that this block has widened: the vector, its low and its high halves. Cranelift finds
-    /// equal instructions only where it is free to move them.
-    halves: Vec<(Value, Value, Value)>,
+    /// What this block has made of the factors of dot products. Cranelift finds equal instructions only where it is free
+    /// to move them.
+    parts: Vec<Parts>,
     /// Whether fused multiply-add is an instruction.
     fma: bool,
+    /// How bytes are multiplied.
+    bytes: Bytes,
     /// Whether x86-64 has SSE4.1 (true elsewhere).
     sse41: bool,
 }
@@ -225,9 +230,9 @@ impl Emitter<'_> {
     }
 
     fn block(&mut self, block: &Block) -> Result<(), Diag> {
-        let halves = self.halves.len();
+        let parts = self.parts.len();
         block.insts.iter().try_for_each(|i| self.inst(i))?;
-        self.halves.truncate(halves);
+        self.parts.truncate(parts);
         Ok(())
     }
 
@@ -238,7 +243,7 @@ impl Emitter<'_> {
             Inst::Un { dst, op, a } => (dst, self.un(*op, *a)?),
             Inst::Bin { dst, op, a, b } => (dst, self.bin(*dst, *op, *a, *b)?),
             Inst::Fma { dst, a, b, c } => (dst, self.fma(*a, *b, *c)?),
-            Inst::Dot { dst, kind: DotKind::Bf16, a, b, c } => (dst, self.dot_bf16(*a, *b, *c)?),
+            Inst::Dot { dst, kind, a, b, c } => (dst, self.dot(*kind, *a, *b, *c)?),
             Inst::Cmp { dst, op, unsigned, a, b } => (dst, self.cmp(*op, *unsigned, *a, *b)?),
             Inst::Select { dst, m, a, b } => {
                 let (m, a, b) = (self.get(*m)?, self.get(*a)?, self.get(*b)?);

@@ -424,3 +424,48 @@ pub(super) const MASKED_STORE: [Code; 2] = [Code::VEX_Vmaskmovps_m128_xmm_xmm, C
 
 /// Or of the bits of floats; AVX2 alone.
 pub(super) const FOR: [Code; 2] = [Code::VEX_Vorps_xmm_xmm_xmmm128, Code::VEX_Vorps_ymm_ymm_ymmm256];
+
+/// Sums of four products of unsigned bytes with signed ones.
+pub(super) const DOT_BYTES: [Code; 3] = [
+    Code::EVEX_Vpdpbusd_xmm_k1z_xmm_xmmm128b32,
+    Code::EVEX_Vpdpbusd_ymm_k1z_ymm_ymmm256b32,
+    Code::EVEX_Vpdpbusd_zmm_k1z_zmm_zmmm512b32,
+];
+
+/// Sums of two products of signed 16-bit integers.
+pub(super) const MULTIPLY_WORDS: [Code; 3] = [
+    Code::EVEX_Vpmaddwd_xmm_k1z_xmm_xmmm128,
+    Code::EVEX_Vpmaddwd_ymm_k1z_ymm_ymmm256,
+    Code::EVEX_Vpmaddwd_zmm_k1z_zmm_zmmm512,
+];
+
+/// Shift of 16-bit integers by a constant, left.
+pub(super) const WORDS_SHL_IMM: [Code; 3] = [
+    Code::EVEX_Vpsllw_xmm_k1z_xmmm128_imm8,
+    Code::EVEX_Vpsllw_ymm_k1z_ymmm256_imm8,
+    Code::EVEX_Vpsllw_zmm_k1z_zmmm512_imm8,
+];
+
+/// Arithmetic shift of 16-bit integers by a constant, right.
+pub(super) const WORDS_SHRS_IMM: [Code; 3] = [
+    Code::EVEX_Vpsraw_xmm_k1z_xmmm128_imm8,
+    Code::EVEX_Vpsraw_ymm_k1z_ymmm256_imm8,
+    Code::EVEX_Vpsraw_zmm_k1z_zmmm512_imm8,
+];
+
+/// Logical shift of 16-bit integers by a constant, right.
+pub(super) const WORDS_SHRU_IMM: [Code; 3] = [
+    Code::EVEX_Vpsrlw_xmm_k1z_xmmm128_imm8,
+    Code::EVEX_Vpsrlw_ymm_k1z_ymmm256_imm8,
+    Code::EVEX_Vpsrlw_zmm_k1z_zmmm512_imm8,
+];
+
+/// Absolute values of bytes; AVX2 alone.
+pub(super) const ABS_BYTES: [Code; 2] = [Code::VEX_Vpabsb_xmm_xmmm128, Code::VEX_Vpabsb_ymm_ymmm256];
+
+/// Bytes times the signs of others; AVX2 alone.
+pub(super) const SIGN_BYTES: [Code; 2] = [Code::VEX_Vpsignb_xmm_xmm_xmmm128, Code::VEX_Vpsignb_ymm_ymm_ymmm256];
+
+/// Sums of two products of unsigned bytes with signed ones, saturated to 16 bits; AVX2 alone.
+pub(super) const MULTIPLY_BYTES: [Code; 2] =
+    [Code::VEX_Vpmaddubsw_xmm_xmm_xmmm128, Code::VEX_Vpmaddubsw_ymm_ymm_ymmm256];

@@ -27,6 +27,27 @@ impl Isa {
     }
 }
 
+/// Instructions that not every CPU with an [`Isa`] has.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct Features {
+    /// AVX512_BF16.
+    pub bf16: bool,
+    /// Dot products of bytes.
+    pub vnni: Vnni,
+}
+
+/// Which dot products of bytes there are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Vnni {
+    /// None.
+    #[default]
+    None,
+    /// Those of AVX-VNNI.
+    Vex,
+    /// Those of AVX512_VNNI.
+    Evex,
+}
+
 /// Which registers a virtual register may live in.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Class {
@@ -264,8 +285,8 @@ impl Item {
 #[derive(Default, Debug)]
 pub(super) struct Func {
     pub isa: Isa,
-    /// Whether there are instructions for bf16.
-    pub bf16: bool,
+    /// What there is beside it.
+    pub features: Features,
     /// Class of every virtual register.
     pub classes: Vec<Class>,
     pub items: Vec<Item>,

@@ -26,7 +26,7 @@ use bertc_ir::kernel::{Kernel, verify};
 use target_lexicon::BinaryFormat;
 
 pub use self::disassemble::disassemble;
-use self::mir::Isa;
+use self::mir::{Features, Isa, Vnni};
 use crate::target::Target;
 
 /// How a function is aligned, in bytes; its literals and innermost loops are by as much.
@@ -44,6 +44,16 @@ fn isa(target: &Target) -> Option<Isa> {
         return None;
     }
     [(Isa::Avx512, &WIDE[..]), (Isa::Avx2, &NARROW)].into_iter().find(|(_, f)| all(f)).map(|(isa, _)| isa)
+}
+
+/// What else a target has.
+fn features(isa: Isa, target: &Target) -> Features {
+    let vnni = match isa {
+        Isa::Avx512 if target.has("avx512vnni") => Vnni::Evex,
+        Isa::Avx2 if target.has("avxvnni") => Vnni::Vex,
+        _ => Vnni::None,
+    };
+    Features { bf16: isa == Isa::Avx512 && target.has("avx512bf16"), vnni }
 }
 
 /// Lanes of the widest registers that [`emit_kernel`] has for a target: 16 or 8; `None` if it makes no code for it.
@@ -96,7 +106,7 @@ pub fn emit(kernel: &Kernel, target: &Target) -> Result<MachineCode, Diag> {
     if let Err(mut all) = verify(kernel) {
         return Err(all.swap_remove(0));
     }
-    let mut func = select::select(kernel, isa, target.has("avx512bf16"))?;
+    let mut func = select::select(kernel, isa, features(isa, target))?;
     func.remove_dead();
     if isa == Isa::Avx2 {
         vex::translate(&mut func).map_err(|e| Diag::new(format!("kernel '{}': {e}", kernel.name)))?;

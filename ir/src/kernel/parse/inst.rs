@@ -91,7 +91,8 @@ impl<'a> Parser<'a> {
             "dot" => {
                 let word = self.word("what the lanes hold")?;
                 let kind = DotKind::ALL.into_iter().find(|k| k.name() == word).ok_or_else(|| {
-                    self.about_last(format!("no dot product of '{word}'")).note("there is one of bf16")
+                    self.about_last(format!("no dot product of '{word}'"))
+                        .note(format!("there are those of {}", DotKind::ALL.map(DotKind::name).join(", ")))
                 })?;
                 let [a, b, c] = self.operands()?;
                 Inst::Dot { dst, kind, a, b, c }

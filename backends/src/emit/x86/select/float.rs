@@ -159,42 +159,8 @@ impl Select<'_> {
         Ok(v)
     }
 
-    /// c plus the two products of bf16 in each lane of a and b.
-    pub(super) fn dot_bf16(&mut self, a: Reg, b: Reg, c: Reg) -> Result<V, Diag> {
-        let i = form(self.ty(c));
-        let view = vec_view(i);
-        if self.f.bf16 {
-            let (a, b) = self.memory_second(a, b);
-            let (x, y, z) = (self.reg(a)?, self.rm(b)?, self.reg(c)?);
-            let v = self.tied(i, z);
-            self.emit(codes::DOT_BF16[i], &[modify(v, view), get(x, view), rm(y, view)]);
-            return Ok(v);
-        }
-        let (x, y, z) = (self.reg(a)?, self.reg(b)?, self.reg(c)?);
-        let ((x_low, x_high), (y_low, y_high)) = (self.widened_halves(i, x), self.widened_halves(i, y));
-        let mut sum = z;
-        for (x, y) in [(x_high, y_high), (x_low, y_low)] {
-            let v = self.tied(i, sum);
-            self.emit(codes::FMA231[i], &[modify(v, view), get(x, view), get(y, view)]);
-            sum = v;
-        }
-        Ok(sum)
-    }
-
-    /// The bf16 in the low and in the high half of each lane, as floats.
-    fn widened_halves(&mut self, i: usize, x: V) -> (V, V) {
-        if let Some(&(_, low, high)) = self.halves.iter().rev().find(|h| h.0 == x) {
-            return (low, high);
-        }
-        let (low, high, view) = (self.shift_up(i, x), self.vec(i), vec_view(i));
-        let mask = self.repeated(i, &0xffff_0000u32.to_le_bytes());
-        self.emit(codes::IAND[i], &[def(high, view), get(x, view), Opnd::Mem(mask)]);
-        self.halves.push((x, low, high));
-        (low, high)
-    }
-
     /// A new register that begins as a copy.
-    fn tied(&mut self, i: usize, from: V) -> V {
+    pub(super) fn tied(&mut self, i: usize, from: V) -> V {
         let v = self.vec(i);
         self.copy(v, from);
         v

@@ -226,7 +226,7 @@ impl Select<'_> {
             DType::I16 | DType::U16 => self.push(codes::STORE16[i], &ops, k, false, true),
             DType::F16 => self.push(codes::TO_HALF[i], &[ops[0], ops[1], imm8(0)], k, false, true),
             // A mask selects lanes of 16 bits, of which 4 are less than a register.
-            DType::BF16 if self.f.bf16 && (i > 0 || k.is_none()) => {
+            DType::BF16 if self.f.features.bf16 && (i > 0 || k.is_none()) => {
                 let (h, half) = (self.vec(i.saturating_sub(1)), vec_view(i.saturating_sub(1)));
                 self.emit(codes::TO_BF16[i], &[def(h, half), get(x, view)]);
                 self.push(codes::STORE_WORDS[i], &[ops[0], get(h, half)], k, false, true);

@@ -2,6 +2,7 @@
 
 mod control;
 mod convert;
+mod dot;
 mod float;
 mod integer;
 mod mask;
@@ -10,16 +11,17 @@ mod narrow;
 mod scalar;
 mod vector;
 
-use bertc_ir::kernel::{Block, DotKind, Elem, Inst, Kernel, Param, Place, Reg, RegType};
+use bertc_ir::kernel::{Block, Elem, Inst, Kernel, Param, Place, Reg, RegType};
 use bertc_ir::{CmpOp, Diag};
 use iced_x86::{Code, OpKind};
 
+use self::dot::Parts;
 use super::codes;
-use super::mir::{Class, Func, Inst as MInst, Isa, Item, Label, Mem, Opnd, Rm, Role, V, View, size_of_lanes};
+use super::mir::{Class, Features, Func, Inst as MInst, Isa, Item, Label, Mem, Opnd, Rm, Role, V, View, size_of_lanes};
 use super::uses::{Uses, analyse};
 
 /// Lowers a verified kernel.
-pub(super) fn select(kernel: &Kernel, isa: Isa, bf16: bool) -> Result<Func, Diag> {
+pub(super) fn select(kernel: &Kernel, isa: Isa, features: Features) -> Result<Func, Diag> {
     let has = |t: &RegType| matches!(t.lanes, 1 | 4 | 8 | 16) && t.lanes <= isa.lanes();
     if let Some((i, t)) = kernel.regs.iter().enumerate().find(|(_, t)| !has(t)) {
         let what = format!("kernel '{}': register {i} has {} lanes of {}", kernel.name, t.lanes, t.elem.name());
@@ -29,13 +31,13 @@ pub(super) fn select(kernel: &Kernel, isa: Isa, bf16: bool) -> Result<Func, Diag
     let mut s = Select {
         kernel,
         uses: analyse(kernel),
-        f: Func { isa, bf16, ..Func::default() },
+        f: Func { isa, features, ..Func::default() },
         vals: vec![Val::None; n],
         offsets: vec![None; n],
         pointers: Vec::new(),
         flag: None,
         masks: Vec::new(),
-        halves: Vec::new(),
+        parts: Vec::new(),
         now: 0,
         loops: 0,
         in_loop: 0,
@@ -81,9 +83,8 @@ struct Select<'a> {
     /// Masks of the first lanes: the counting register, the lanes, the mask; with AVX2 the count in the mask's place,
     /// see `mask.rs`.
     masks: Vec<(Reg, u8, V)>,
-    /// Vectors of pairs of bf16 that this block has widened: the vector, its low and its high halves. None is carried by
-    /// a loop, thus written again.
-    halves: Vec<(V, V, V)>,
+    /// What this block has made of the factors of dot products. None is carried by a loop, thus written again.
+    parts: Vec<Parts>,
     /// Number of the instruction in program order, as [`analyse`] counts.
     now: u32,
     loops: u32,
@@ -387,7 +388,7 @@ impl Select<'_> {
     }
 
     fn block(&mut self, block: &Block) -> Result<(), Diag> {
-        let (masks, halves) = (self.masks.len(), self.halves.len());
+        let (masks, parts) = (self.masks.len(), self.parts.len());
         for i in &block.insts {
             self.now += 1;
             self.inst(i)?;
@@ -397,7 +398,7 @@ impl Select<'_> {
         }
         self.now += 1;
         self.masks.truncate(masks);
-        self.halves.truncate(halves);
+        self.parts.truncate(parts);
         Ok(())
     }
 
@@ -414,7 +415,7 @@ impl Select<'_> {
             Inst::Un { dst, op, a } => (dst, self.un(*op, *a)?),
             Inst::Bin { dst, op, a, b } => (dst, self.bin(*dst, *op, *a, *b)?),
             Inst::Fma { dst, a, b, c } => (dst, self.fma(*a, *b, *c)?),
-            Inst::Dot { dst, kind: DotKind::Bf16, a, b, c } => (dst, self.dot_bf16(*a, *b, *c)?),
+            Inst::Dot { dst, kind, a, b, c } => (dst, self.dot(*kind, *a, *b, *c)?),
             Inst::Cmp { dst, op, unsigned, a, b } => {
                 if self.uses.of[dst.0 as usize].defer {
                     self.vals[dst.0 as usize] = Val::Cmp { op: *op, unsigned: *unsigned, a: *a, b: *b };
