@@ -32,10 +32,9 @@ pub fn packed_size(c: &ConstData) -> Result<u64, Diag> {
                 if Some(k) != rows || i + 1 < c.parts.len() && n % PANEL != 0 {
                     return Err(Diag::new(format!("a {k} x {n} constant can't be part of a packed one")));
                 }
-                if lane == Lane::Bf16x2 && (k % 2 != 0 || !is_float(part.dtype())) {
-                    let what = format!("a {k} x {n} constant of {} can't be packed in pairs", part.dtype());
-                    return Err(Diag::new(what).note("pairs need floats and an even number of rows"));
-                }
+                fits(part.dtype(), k, lane).map_err(|needed| {
+                    Diag::new(format!("a {k} x {n} constant of {} can't be packed so", part.dtype())).note(needed)
+                })?;
                 let rows = k / lane.elements();
                 let bytes = n.div_ceil(PANEL).checked_mul(PANEL * 4).and_then(|r| r.checked_mul(rows));
                 let bytes = bytes.ok_or_else(|| Diag::new(format!("a {k} x {n} constant is too large")))?;
@@ -43,7 +42,27 @@ pub fn packed_size(c: &ConstData) -> Result<u64, Diag> {
             }
             Ok(total)
         }
+        ConstLayout::Sums { trans } => {
+            let columns = c.parts.iter().try_fold(0u64, |sum, part| {
+                let (_, n) = matrix(part, trans)?;
+                if part.dtype() != DType::I8 {
+                    return Err(Diag::new(format!("the columns of a constant of {} have no sums", part.dtype())));
+                }
+                Ok(sum.saturating_add(n as u64))
+            })?;
+            columns.checked_mul(4).ok_or_else(|| Diag::new("a constant is too large"))
+        }
     }
+}
+
+/// Whether lanes can hold elements of a type, of `k` rows; an error says what they need.
+fn fits(dtype: DType, k: usize, lane: Lane) -> Result<(), &'static str> {
+    let (ok, needed) = match lane {
+        Lane::One => (dtype != DType::I8, "i8 is packed in fours"),
+        Lane::Bf16x2 => (is_float(dtype) && k % 2 == 0, "pairs need floats and an even number of rows"),
+        Lane::I8x4 => (dtype == DType::I8 && k % 4 == 0, "fours need i8 and a multiple of four rows"),
+    };
+    if ok { Ok(()) } else { Err(needed) }
 }
 
 /// Writes `c` in its layout; exactly [`packed_size`] bytes.
@@ -65,10 +84,30 @@ pub fn write_packed(c: &ConstData, out: &mut dyn Write) -> io::Result<()> {
                 match lane {
                     Lane::One => write_panels(t, size, trans, widener(t.dtype()), out),
                     Lane::Bf16x2 => write_panels(t, size, trans, rounder(t.dtype()), out),
+                    Lane::I8x4 => write_panels(t, size, trans, |e| [e[0]], out),
                 }
+            }
+            ConstLayout::Sums { trans } => {
+                let size = matrix(part, trans).map_err(io::Error::other)?;
+                out.write_all(&column_sums(t, size, trans))
             }
         }
     })
+}
+
+/// The sums of the columns of an i8 matrix, as i32.
+fn column_sums(t: &Tensor, (k, n): (usize, usize), trans: bool) -> Vec<u8> {
+    let mut sums = vec![0i32; n];
+    let wide = |&e: &u8| i32::from(e as i8);
+    if trans {
+        let rows = t.bytes().chunks_exact(k.max(1));
+        sums.iter_mut().zip(rows).for_each(|(sum, row)| *sum = row.iter().map(wide).sum());
+    } else {
+        for row in t.bytes().chunks_exact(n.max(1)) {
+            sums.iter_mut().zip(row).for_each(|(sum, e)| *sum += wide(e));
+        }
+    }
+    sums.into_iter().flat_map(i32::to_le_bytes).collect()
 }
 
 /// Writes the panels of a matrix; `lane` makes of an element its part of a lane, of which there are 4 bytes.
@@ -115,9 +154,9 @@ fn write_panels<const BYTES: usize>(
 
 /// (K, N) of a packable matrix.
 pub(crate) fn matrix(t: &Part, trans: bool) -> Result<(usize, usize), Diag> {
-    if !matches!(t.dtype(), DType::F32 | DType::F16 | DType::BF16 | DType::I32) {
+    if !matches!(t.dtype(), DType::F32 | DType::F16 | DType::BF16 | DType::I32 | DType::I8) {
         return Err(Diag::new(format!("a constant of type {} can't be packed", t.dtype()))
-            .note("packed constants are f32, f16, bf16 or i32"));
+            .note("packed constants are f32, f16, bf16, i32 or i8"));
     }
     match *t.shape() {
         [n, k] if trans => Ok((k, n)),
@@ -229,7 +268,38 @@ mod tests {
         let odd = Tensor::from_f32(vec![3, 1], &[0.0; 3]);
         let layout = ConstLayout::Packed { trans: false, lane: Lane::Bf16x2 };
         let e = packed_size(&ConstData { parts: vec![odd.into()], layout }).unwrap_err();
-        assert!(e.message.contains("in pairs"), "{e}");
+        assert!(e.notes.iter().any(|n| n.contains("pairs need")), "{e}");
+    }
+
+    #[test]
+    fn lanes_hold_fours_of_rows() {
+        for (n, trans) in [(1usize, false), (17, false), (40, true)] {
+            let k = 8;
+            let at = |i: usize, j: usize| (i * 31 + j * 7) as u8 as i8;
+            let flat = (0..k * n).map(|x| if trans { at(x % k, x / k) } else { at(x / n, x % n) } as u8);
+            let shape = if trans { vec![n, k] } else { vec![k, n] };
+            let matrix = Tensor::new(DType::I8, shape, flat.collect::<Vec<u8>>().into()).unwrap();
+            let packed = |layout| {
+                let c = ConstData { parts: vec![matrix.clone().into()], layout };
+                let mut out = Vec::new();
+                write_packed(&c, &mut out).unwrap();
+                assert_eq!(out.len() as u64, packed_size(&c).unwrap());
+                out
+            };
+            let mut want = vec![0u8; n.div_ceil(16) * k * 16];
+            for i in 0..k {
+                for j in 0..n {
+                    want[((j / 16 * (k / 4) + i / 4) * 16 + j % 16) * 4 + i % 4] = at(i, j) as u8;
+                }
+            }
+            assert_eq!(packed(ConstLayout::Packed { trans, lane: Lane::I8x4 }), want, "{n} {trans}");
+            let sums = (0..n).flat_map(|j| (0..k).map(|i| i32::from(at(i, j))).sum::<i32>().to_le_bytes());
+            assert_eq!(packed(ConstLayout::Sums { trans }), sums.collect::<Vec<u8>>(), "{n} {trans}");
+        }
+        let six = Tensor::new(DType::I8, vec![6, 1], vec![0; 6].into()).unwrap();
+        let layout = ConstLayout::Packed { trans: false, lane: Lane::I8x4 };
+        let e = packed_size(&ConstData { parts: vec![six.into()], layout }).unwrap_err();
+        assert!(e.notes.iter().any(|n| n.contains("fours need")), "{e}");
     }
 
     #[test]

@@ -166,6 +166,8 @@ pub enum Arg {
     /// Address of the workers' scratch memory. A worker may use this many bytes (a multiple of [`ALIGN`]) from its number times
     /// as many on, within a task. Several parameters of a step have memory of their own each.
     Scratch(u64),
+    /// The scratch memory of an earlier argument, which may have elements of another type here.
+    Again(usize),
     /// A value computed from the dims.
     Int(Dim),
     /// The chunk of an extent.
@@ -269,6 +271,11 @@ pub enum ConstLayout {
         /// What a lane holds.
         lane: Lane,
     },
+    /// The sums of the columns of an i8 matrix, or of several side by side, i32.
+    Sums {
+        /// The source is [N, K].
+        trans: bool,
+    },
 }
 
 /// What 32 bits of a packed matrix hold.
@@ -278,6 +285,8 @@ pub enum Lane {
     One,
     /// Two bf16 (g = 2), that floats are rounded to. K is even.
     Bf16x2,
+    /// Four i8 (g = 4). K is a multiple of 4.
+    I8x4,
 }
 
 impl Lane {
@@ -286,6 +295,7 @@ impl Lane {
         match self {
             Lane::One => 1,
             Lane::Bf16x2 => 2,
+            Lane::I8x4 => 4,
         }
     }
 }

@@ -188,6 +188,15 @@ pub fn cast(c: &mut Ctx, from: DType, to: DType, x: Reg) -> Reg {
     x
 }
 
+/// round(x / scale) + zero as the integer type `to`, as [`bertc_ir::Op::Quantise`] says.
+pub fn quantise(c: &mut Ctx, to: DType, x: Reg, scale: Reg, zero: Reg) -> Reg {
+    let x = c.b.div(x, scale);
+    let x = c.b.un(Un::Nearest, x);
+    let zero = c.b.convert(zero, Elem::F32);
+    let x = c.b.add(x, zero);
+    float_to_int(c, to, x)
+}
+
 /// Float → integer, saturating at the narrow type's own bounds.
 fn float_to_int(c: &mut Ctx, to: DType, x: Reg) -> Reg {
     let t = c.b.ty(x);

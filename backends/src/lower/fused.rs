@@ -1,5 +1,6 @@
 //! Lowering of the fused ops: operands become views, so that slices, reshapes and concatenated weights cost nothing.
 
+use bertc_ir::kernel::DotKind;
 use bertc_ir::{Attention, DType, Diag, Dim, Linear, Op, SumNorm, ValueId};
 
 use super::ctx::Ctx;
@@ -8,6 +9,7 @@ use super::matmul::{self, Shape};
 use super::micro::Group;
 use super::nest::strides;
 use super::norm::Norm;
+use super::quantise::{RowArgs, RowQuantiser};
 use super::sum_norm::{self, Term, sum_norm};
 use super::{Lowering, attention};
 use crate::plan::{Arg, ConstLayout, Lane};
@@ -25,7 +27,7 @@ impl Lowering<'_> {
     /// distance.
     pub(super) fn is_view(&self, v: ValueId) -> bool {
         let Op::Slice { axis, step: 1, .. } = self.g.op(v) else { return false };
-        let columns = *axis + 1 == self.g.ty(v).rank();
+        let columns = *axis + 1 == self.g.ty(v).rank() && self.g.ty(v).dtype.is_float();
         let output = self.g.outputs().iter().any(|o| o.value == v);
         columns
             && !output
@@ -37,7 +39,7 @@ impl Lowering<'_> {
     }
 
     /// Whether everything that reads `v` does so at a position that `at` accepts, and no output is it.
-    fn read_only_at(&self, v: ValueId, at: impl Fn(ValueId, usize) -> bool) -> bool {
+    pub(super) fn read_only_at(&self, v: ValueId, at: impl Fn(ValueId, usize) -> bool) -> bool {
         let users = self.g.users(v);
         let reads = |&u: &ValueId| self.g.operands(u).iter().enumerate().all(|(i, &o)| o != v || at(u, i));
         !users.is_empty() && users.iter().all(reads) && !self.g.outputs().iter().any(|o| o.value == v)
@@ -57,7 +59,7 @@ impl Lowering<'_> {
         matches!(self.g.op(v), Op::Cast(DType::BF16))
             && self.read_only_at(v, |u, i| match self.g.op(u) {
                 Op::Linear(_) => i == 1 && self.pairs(u).is_some(),
-                Op::SumNorm(s) => i < s.addends_at() && i % 2 == 0 && self.table(v).is_some(),
+                Op::SumNorm(s) => !s.int8 && i < s.addends_at() && i % 2 == 0 && self.table(v).is_some(),
                 _ => false,
             })
     }
@@ -123,29 +125,43 @@ impl Lowering<'_> {
         let operand = |at: Option<usize>| at.map(|i| node.operands[i]);
         let (ta, n) = (self.g.ty(node.operands[0]).clone(), node.ty.shape[node.ty.rank() - 1].clone());
         let lead = Dim::product(&ta.shape[..ta.rank() - 1]).ok_or_else(|| overflow.clone())?;
-        let shape = Shape { batch: 1.into(), m: lead, k: ta.shape[ta.rank() - 1].clone(), n };
-        let a = self.rows_of(node.operands[0]);
+        let mut shape = Shape { batch: 1.into(), m: lead, k: ta.shape[ta.rank() - 1].clone(), n };
+        let at_product = self.group_at_product(node.operands[0]);
+        let source = at_product.as_ref().map_or(node.operands[0], |g| self.g.operands(g.integers)[0]);
+        let mut a = self.rows_of(source);
         let b = node.operands[1];
         let pairs = self.pairs(v);
-        let packed = match pairs {
-            Some(m) => Some(self.constant(m, ConstLayout::Packed { trans: l.trans_b, lane: Lane::Bf16x2 })),
-            None => self.matrix_constant(b, l.trans_b),
-        };
-        let b = match packed {
-            Some(c) => Arg::Const(c),
-            None => self.pack(v, b, &shape, l.trans_b, ta.dtype)?,
+        let layout = |lane| ConstLayout::Packed { trans: l.trans_b, lane };
+        let b = if l.int8 {
+            self.integers(v, b, &mut shape, &mut a, layout(Lane::I8x4))?
+        } else {
+            let packed = match pairs {
+                Some(m) => Some(self.constant(m, layout(Lane::Bf16x2))),
+                None => self.matrix_constant(b, layout(Lane::One)),
+            };
+            match packed {
+                Some(c) => Arg::Const(c),
+                None => self.pack(v, b, &shape, l.trans_b, ta.dtype)?,
+            }
         };
         let bias = operand(l.bias_at()).map(|o| self.arg(o));
         let residual = operand(l.residual_at()).map(|o| self.arg(o));
         let norm = l.gamma_at().map(|i| [self.arg(node.operands[i]), self.arg(node.operands[i + 1])]);
         let lengths = operand(l.lengths_at()).map(|o| self.arg(o));
-        let y = self.define(v)?;
+        let (y, quantised) = self.results(v)?;
+        let scaling = if l.int8 { Some(self.scaling(v, &l, at_product.is_some())?) } else { None };
+        let group = match (&scaling, pairs) {
+            (Some(s), _) => Group::Quad(self.dot_kind(node.operands[0], node.operands[1], s.added)),
+            (None, Some(_)) => Group::Pair,
+            (None, None) => Group::One,
+        };
+        let left = at_product.map(|g| (g.quant, g.factor.map(|f| self.arg(f))));
         let spec = gemm::Spec {
             shape: &shape,
             shared: true,
             row_stride: a.stride,
-            dtype: ta.dtype,
-            group: if pairs.is_some() { Group::Pair } else { Group::One },
+            dtype: self.g.ty(source).dtype,
+            group,
             residual: l.residual_at().map_or(DType::F32, |at| self.g.ty(node.operands[at]).dtype),
             y: node.ty.dtype,
             act: l.act,
@@ -153,13 +169,15 @@ impl Lowering<'_> {
             matrix_rows: Some(node.ty.shape[node.ty.rank() - 2].clone()),
         };
         let mut c = Ctx::new("linear");
-        let args = gemm::Args { a: (a.arg, a.start), b, bias, residual, norm, lengths, y };
-        let mut tile = match ta.dtype {
-            DType::F32 => self.tile,
-            _ if pairs.is_some() => self.pairs_tile,
-            _ => self.narrow,
+        let a = (a.arg, a.start);
+        let args = gemm::Args { a, b, bias, residual, norm, lengths, scaling, left, quantised, y };
+        let mut tile = match (group, ta.dtype) {
+            (Group::Quad(_), _) => self.quads_tile,
+            (Group::Pair, _) => self.pairs_tile,
+            (Group::One, DType::F32) => self.tile,
+            (Group::One, _) => self.narrow,
         };
-        if let (Arg::Const(_), Some(k), Some(n)) = (&args.b, shape.k.as_const(), shape.n.as_const()) {
+        if let (false, Arg::Const(_), Some(k), Some(n)) = (l.int8, &args.b, shape.k.as_const(), shape.n.as_const()) {
             let product = Product { k, n, bf16: pairs.is_some(), lanes: tile.lanes };
             if let Some(choice) = self.target.tuning.get(&product) {
                 let registers = tile.registers(self.target);
@@ -175,9 +193,76 @@ impl Lowering<'_> {
         self.step(v, c, tasks)
     }
 
-    /// The packed constant of a matrix that is constant, or a concatenation of constants.
-    fn matrix_constant(&mut self, b: ValueId, trans: bool) -> Option<usize> {
-        let layout = ConstLayout::Packed { trans, lane: Lane::One };
+    /// Memory of a result, if anything reads it, and of what its rows become in the same step.
+    fn results(&mut self, v: ValueId) -> Result<(Option<Arg>, Option<RowArgs>), Diag> {
+        let group = self.fused_group(v);
+        // What is rounded is made of the rounded result.
+        let needed = group.as_ref().is_none_or(|g| {
+            let other = self.g.users(v).iter().any(|&u| !g.values().any(|made| made == u));
+            other || self.g.is_output(v) || self.g.ty(v).dtype != DType::F32
+        });
+        let y = if needed { Some(self.define(v)?) } else { None };
+        Ok((y, group.map(|g| self.define_group(&g)).transpose()?))
+    }
+
+    /// The packed matrix `b` of a product of integers; its inner size becomes one of fours, and so do distances at its left.
+    fn integers(
+        &mut self,
+        v: ValueId,
+        b: ValueId,
+        shape: &mut Shape,
+        a: &mut Rows,
+        layout: ConstLayout,
+    ) -> Result<Arg, Diag> {
+        let k = shape.k.as_const().filter(|k| k % 4 == 0);
+        let packed = k.and_then(|_| self.matrix_constant(b, layout));
+        let (Some(k), Some(packed)) = (k, packed) else {
+            let what = "a 'linear' of int8 needs a constant matrix with a multiple of 4 rows in compiled code";
+            return Err(Diag::new(what).at(self.g.node(v).loc.clone()));
+        };
+        shape.k = (k / 4).into();
+        // Rows that are integers already are dense.
+        if self.group_at_product(self.g.operands(v)[0]).is_none() {
+            a.stride = shape.k.clone();
+        }
+        Ok(Arg::Const(packed))
+    }
+
+    /// What makes floats of the sums of a product of integers.
+    fn scaling(&mut self, v: ValueId, l: &Linear, at_product: bool) -> Result<gemm::Scaling, Diag> {
+        let o = self.g.operands(v).to_vec();
+        let at = l.scales_at().ok_or_else(|| self.overflow(v))?;
+        let per_row = !self.g.ty(o[at]).shape.is_empty();
+        let units = if at_product { None } else { Some((self.arg(o[at]), per_row)) };
+        let offsets = l.offset_at().filter(|_| !at_product).map(|at| self.arg(o[at]));
+        let layout = ConstLayout::Sums { trans: l.trans_b };
+        let sums = self.matrix_constant(o[1], layout).map(Arg::Const).ok_or_else(|| self.overflow(v))?;
+        Ok(gemm::Scaling {
+            units,
+            offsets,
+            columns: self.arg(o[at + 1]),
+            sums,
+            zero: l.zero_at().map(|at| self.arg(o[at])),
+            added: self.added(o[0]),
+        })
+    }
+
+    /// The instruction for integers `a`, of which `added` more are stored, and the constant matrix `b`.
+    fn dot_kind(&self, a: ValueId, b: ValueId, added: i64) -> DotKind {
+        let unsigned = match self.g.ty(a).dtype {
+            DType::U8 => added == 0,
+            _ => added == 128,
+        };
+        if unsigned {
+            return DotKind::U8I8;
+        }
+        let parts = self.parts(b).unwrap_or_else(|| vec![self.roots[&b]]);
+        let least = |&p: &ValueId| self.g.as_const(p).is_some_and(|t| t.bytes().contains(&0x80));
+        if parts.iter().any(least) { DotKind::I8Full } else { DotKind::I8 }
+    }
+
+    /// The constant of a matrix that is constant, or a concatenation of constants, in a layout.
+    fn matrix_constant(&mut self, b: ValueId, layout: ConstLayout) -> Option<usize> {
         if self.is_packed_concat(b) {
             return Some(self.constant(b, layout));
         }
@@ -254,7 +339,7 @@ impl Lowering<'_> {
                 .collect()
         };
         let mut terms = Vec::new();
-        for pair in node.operands[..s.addends_at()].chunks(2) {
+        for pair in node.operands[..s.addends_at()].chunks(s.per_table()) {
             let (table, ids) = (self.g.ty(pair[0]).clone(), self.g.ty(pair[1]).clone());
             let strides = leading(&ids.shape, &one).ok_or_else(|| overflow.clone())?;
             let t = match self.table(pair[0]).filter(|_| self.is_packed_cast(pair[0])) {
@@ -264,23 +349,27 @@ impl Lowering<'_> {
             let i = self.arg(pair[1]);
             let ptr = c.input(t, table.dtype);
             let repeated = table.shape[1] == one && *n != one;
-            terms.push(Term { ptr, ids: Some((c.input(i, ids.dtype), table.shape[0].clone())), strides, repeated });
+            let ids = Some((c.input(i, ids.dtype), table.shape[0].clone()));
+            let scales = pair.get(2).map(|&s| self.arg(s)).map(|s| c.input(s, DType::F32));
+            terms.push(Term { ptr, ids, scales, strides, repeated });
         }
         for &o in &node.operands[s.addends_at()..s.addends_at() + s.addends] {
             let shape = self.g.ty(o).shape.clone();
             let (last, rest) = shape.split_last().map_or((&one, &[][..]), |(l, r)| (l, r));
             let strides = leading(rest, last).ok_or_else(|| overflow.clone())?;
             let arg = self.arg(o);
-            terms.push(Term { ptr: c.input(arg, DType::F32), ids: None, strides, repeated: *last == one && *n != one });
+            let (ptr, repeated) = (c.input(arg, DType::F32), *last == one && *n != one);
+            terms.push(Term { ptr, ids: None, scales: None, strides, repeated });
         }
         let norm = s.gamma_at().zip(s.norm).map(|(i, eps)| {
             let [gamma, beta] = [i, i + 1].map(|i| self.arg(node.operands[i]));
             Norm { gamma: c.input(gamma, DType::F32), beta: c.input(beta, DType::F32), eps }
         });
-        let y = self.define(v)?;
-        let y = c.output(y, node.ty.dtype);
+        let (y, quantised) = self.results(v)?;
+        let y = y.map(|y| c.output(y, node.ty.dtype));
+        let quantiser = quantised.map(|q| RowQuantiser::bind(&mut c, &q));
         let spec = sum_norm::Spec { lanes: self.tile.lanes, lead, n, dtype: node.ty.dtype };
-        let tasks = sum_norm(&mut c, &spec, &terms, norm.as_ref(), y);
+        let tasks = sum_norm(&mut c, &spec, &terms, norm.as_ref(), y, quantiser.as_ref());
         self.step(v, c, tasks)
     }
 }

@@ -1,5 +1,6 @@
 //! The GEMM template: `y = act(a·b + bias) + residual`, its rows layer-normalised if asked for, over a packed right
-//! operand (`[ceil(N/16)][K/g][16][g]` with g = 1, or 2 for pairs of bf16; zero-padded, one such block per batch).
+//! operand (`[ceil(N/16)][K/g][16][g]` with g = 1, or 2 for pairs of bf16; zero-padded, one such block per batch). Of 8-bit
+//! integers four neighbours count as one element everywhere here, an i32: K and distances are a fourth, g is 1.
 //!
 //! A tile of `rows` × `vectors` registers of results stays in registers while k runs over a block of K; a strip of
 //! the right operand stays in the first cache for all row tiles of a task. Tiles of rows without a result are skipped
@@ -7,15 +8,16 @@
 //! depends neither on the tile nor on how rows and columns are split into tasks.
 
 use bertc_ir::kernel::{Bin, Elem, Place, Reg};
-use bertc_ir::{CmpOp, DType, Dim, UnaryOp};
+use bertc_ir::{CmpOp, DType, Dim, RowQuant, UnaryOp};
 
 use super::ctx::Ctx;
 use super::elementwise;
-use super::lengths::Lengths;
+use super::lengths::{Lengths, zero as clear};
 use super::matmul::{PANEL, Shape, packed_dtype};
 use super::micro::{self, Group, Left, Range, Right, Spot, row_spots, row_tiles, whole_passes};
 use super::nest::loop_over;
 use super::norm::{Norm, Row};
+use super::quantise::{RowArgs, RowQuantiser};
 use crate::emit::x86;
 use crate::plan::{ALIGN, Arg, Chunk};
 use crate::target::{Emitter, Target};
@@ -69,6 +71,12 @@ impl Tile {
         if tile.lanes == 8 { tile.even() } else { tile }
     }
 
+    /// The tile for 8-bit integers. Where their products take several instructions, these take registers.
+    pub fn for_quads(target: &Target) -> Tile {
+        let tile = Tile::for_target(target);
+        if tile.lanes == 8 && !target.has("avxvnni") { tile.even() } else { tile }
+    }
+
     /// The same with a number of rows that is a power of two, which leaves more registers too.
     pub fn even(self) -> Tile {
         Tile { rows: 1 << self.rows.ilog2(), ..self }
@@ -115,9 +123,9 @@ pub struct Spec<'a> {
     pub shared: bool,
     /// Elements between neighbouring rows of the left operand.
     pub row_stride: Dim,
-    /// Element type of the left operand.
+    /// Element type of the left operand, before it is quantised.
     pub dtype: DType,
-    /// How the right operand is packed; in pairs, the left one is bf16 and K even.
+    /// How the right operand is packed; in pairs, the left one is bf16 and K even. Fours are i32 to the template.
     pub group: Group,
     /// Element type of the residual.
     pub residual: DType,
@@ -130,6 +138,26 @@ pub struct Spec<'a> {
     /// Rows of each of the matrices that have lengths.
     pub matrix_rows: Option<Dim>,
 }
+
+/// What makes floats of sums of products of integers.
+#[derive(Clone, Debug)]
+pub struct Scaling {
+    /// Units of the left operand's rows `[m]`, or one of all; none if the kernel quantises the rows itself.
+    pub units: Option<(Arg, PerRow)>,
+    /// What 0 stands for in the left operand's rows, `[m]`.
+    pub offsets: Option<Arg>,
+    /// Units of the right operand's columns, `[n]`.
+    pub columns: Arg,
+    /// Sums of the right operand's columns, `[n]`, i32.
+    pub sums: Arg,
+    /// The left operand's zero point, one i32.
+    pub zero: Option<Arg>,
+    /// What was added to the left operand's integers where they are stored.
+    pub added: i64,
+}
+
+/// Whether there is one for each row.
+pub type PerRow = bool;
 
 /// Memory of operands and result.
 #[derive(Clone, Debug)]
@@ -146,35 +174,54 @@ pub struct Args {
     pub norm: Option<[Arg; 2]>,
     /// The matrices' lengths.
     pub lengths: Option<Arg>,
-    /// The result.
-    pub y: Arg,
+    /// Of a product of integers.
+    pub scaling: Option<Scaling>,
+    /// How the left operand's rows become integers, if they aren't yet: a task does that with its own.
+    pub left: Option<(RowQuant, Option<Arg>)>,
+    /// Integers that the result's rows become.
+    pub quantised: Option<RowArgs>,
+    /// The result; none if only its integers are needed.
+    pub y: Option<Arg>,
 }
 
 /// Builds the kernel; its tasks are batches × row blocks × column blocks.
 pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     c.b.keep_order();
-    let packed = if s.group == Group::Pair { DType::BF16 } else { packed_dtype(s.dtype) };
-    let a = c.input(args.a.0, s.dtype);
+    let packed = match s.group {
+        Group::One => packed_dtype(s.dtype),
+        Group::Pair => DType::BF16,
+        Group::Quad(_) => DType::I32,
+    };
+    let task_rows = tile.task_rows / tile.rows * tile.rows;
+    let whole_rows = args.norm.is_some() || args.quantised.is_some() || args.left.is_some();
+    let left = match args.left {
+        None => None,
+        Some((quant, factor)) => Some(Quantised::bind(c, quant, factor, args.scaling.as_ref()?, s, task_rows)?),
+    };
+    let source = c.input(args.a.0, if left.is_none() && packed == DType::I32 { DType::I32 } else { s.dtype });
     let b = c.input(args.b, packed);
     let bias = args.bias.map(|x| c.input(x, DType::F32));
     let residual = args.residual.map(|x| c.input(x, s.residual));
-    let y = c.output(args.y, s.y);
-    let task_rows = tile.task_rows / tile.rows * tile.rows;
+    let y = args.y.map(|y| c.output(y, s.y));
     // What comes after the sums reads them again: they are not rounded before.
-    let again = s.act.is_some() && !tile.has_room() || s.norm.is_some();
-    let scratch = if again && s.y != DType::F32 {
-        let columns = if s.norm.is_some() { s.shape.n.as_const()? } else { tile.task_columns };
+    let again = s.act.is_some() && !tile.has_room() || whole_rows;
+    let scratch = if y.is_none() || again && s.y != DType::F32 {
+        let columns = if whole_rows { s.shape.n.as_const()? } else { tile.task_columns };
         let bytes = u64::try_from(task_rows.checked_mul(columns)?.checked_mul(4)?).ok()?.next_multiple_of(ALIGN);
         Some(Scratch { ptr: c.output(Arg::Scratch(bytes), DType::F32), columns, elements: (bytes / 4) as i64 })
     } else {
         None
     };
+    let scaling = args.scaling.map(|x| Scales::bind(c, x, left.as_ref()));
+    let quantiser = args.quantised.as_ref().map(|q| RowQuantiser::bind(c, q));
+    let a = left.as_ref().map_or(source, |l| l.quads);
     let elem = Elem::of(packed);
-    let g = Gemm { spec: s, tile, elem, a, b, bias, residual, y, scratch };
+    let own_left = left.is_some();
+    let g = Gemm { spec: s, tile, elem, a, own_left, b, bias, residual, y, scratch, scaling, quantiser };
     // A tile loads its elements of the residual right before it stores its sums there; no other tile has them, and the norm
     // reads the sums only. Not so if partial sums are stored before, or if an activation puts the residual off.
     let alike = g.late_act().is_none() && g.block_count() <= 1 && s.residual == s.y;
-    c.in_place.extend(g.residual.filter(|_| alike).map(|r| (g.y, r)));
+    c.in_place.extend(g.y.zip(g.residual).filter(|_| alike));
     let norm = args.norm.zip(s.norm).map(|([gamma, beta], eps)| {
         let (gamma, beta) = (c.input(gamma, DType::F32), c.input(beta, DType::F32));
         Norm { gamma, beta, eps }
@@ -183,10 +230,10 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     let shape = s.shape;
     let t = c.b.task();
     let (n, k) = (c.dim(&shape.n), c.dim(&shape.k));
-    let rows = match norm {
+    let rows = match whole_rows {
         // The unit of a share is a power of two.
-        Some(_) => Chunk::Share { multiple: 1 << tile.rows.trailing_zeros(), most: task_rows },
-        None => Chunk::Fixed(task_rows),
+        true => Chunk::Share { multiple: 1 << tile.rows.trailing_zeros(), most: task_rows },
+        false => Chunk::Fixed(task_rows),
     };
     let mut tasks = vec![(shape.batch.clone(), 1.into()), (shape.m.clone(), rows)];
     // Task number → batch, column block, row block, as the driver multiplies the factors. Neighbours share columns:
@@ -200,7 +247,7 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     let m1 = c.b.min(end, m);
     let zero = c.b.int(0);
     let (mut n0, mut n1) = (zero, n);
-    if norm.is_none() {
+    if !whole_rows {
         let width = tile.task_columns;
         let chunk = c.b.int(width);
         let blocks = ceil_div(c, n, chunk);
@@ -209,7 +256,7 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
         (n0, n1) = c.chunk(block, &shape.n, width);
         tasks.push((shape.n.clone(), width.into()));
     }
-    let mut base = Base { a: c.dim(&args.a.1), b: zero, y: zero, sums: zero, k, n };
+    let mut base = Base { a: c.dim(&args.a.1), b: zero, y: zero, sums: zero, rows: zero, k, n };
     if shape.batch.as_const() != Some(1) {
         base.a = c.mul_add(base.a, batch, &shape.m.mul(&s.row_stride)?);
         base.y = c.mul_add(base.y, batch, &shape.m.mul(&shape.n)?);
@@ -232,6 +279,21 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
         Some(l) => l.span(c, [m0, m1], tile.rows),
         None => [m0, m1],
     };
+    if let Some(left) = &left {
+        let (start, stride) = (base.a, s.row_stride.clone());
+        let own = left.own(c, m0, &s.shape.k);
+        (base.a, base.rows) = (own[0], own[1]);
+        let len = s.shape.k.mul(&4.into())?;
+        let (lo, hi) = (zero, c.dim(&len));
+        let row = Row { lo, hi, len: &len, lanes: tile.lanes };
+        loop_over(c, live[0], live[1], 1, |c, r| {
+            let from = c.mul_add(start, r, &stride);
+            let to = c.mul_add(base.a, r, &s.shape.k);
+            let to = c.mul_add(zero, to, &4.into());
+            let index = c.b.add(base.rows, r);
+            left.quantiser.apply(c, &row, (source, from), to, index);
+        });
+    }
     g.block(c, &base, live, [n0, n1]);
     g.finish(c, &base, [m0, m1], [n0, n1], norm.as_ref(), lengths.as_ref());
     Some(tasks)
@@ -249,11 +311,15 @@ struct Gemm<'a> {
     tile: Tile,
     elem: Elem,
     a: usize,
+    /// Whether the task makes the left operand's integers.
+    own_left: bool,
     b: usize,
     bias: Option<usize>,
     residual: Option<usize>,
-    y: usize,
+    y: Option<usize>,
     scratch: Option<Scratch>,
+    scaling: Option<Scales>,
+    quantiser: Option<RowQuantiser>,
 }
 
 /// Memory of a worker for the sums of a task, where the result can't hold them.
@@ -272,6 +338,8 @@ struct Base {
     y: Reg,
     /// Where row 0 and column 0 would be among the sums.
     sums: Reg,
+    /// Where row 0 would be among units and offsets of the left operand's rows.
+    rows: Reg,
     k: Reg,
     n: Reg,
 }
@@ -324,7 +392,7 @@ impl Gemm<'_> {
     /// The number of blocks of k; between them the sums are in the result's memory.
     fn block_count(&self) -> i64 {
         // Sums can't go through memory that would round them.
-        let exact = matches!(self.spec.y, DType::F32 | DType::I32);
+        let exact = matches!(self.spec.y, DType::F32 | DType::I32) && self.scaling.is_none();
         let size = self.spec.shape.k.as_const().filter(|_| exact);
         size.map_or(1, |k| (k + self.tile.block_k - 1) / self.tile.block_k)
     }
@@ -404,8 +472,18 @@ impl Gemm<'_> {
         };
         // In the order of the ops that became one: first the bias, then the activation, then the residual.
         let complete = |c: &mut Ctx, acc: &[Reg]| -> Vec<Reg> {
-            let mut acc = acc.to_vec();
-            if let Some(b) = self.bias {
+            let mut acc = match &self.scaling {
+                Some(s) => {
+                    let at = |c: &mut Ctx, ptr: usize| Spot { base: c.b.address(ptr, col, 0), offset: 0 };
+                    let vector = |c: &mut Ctx, ptr: usize, v: i64| {
+                        let at = at(c, ptr);
+                        load(c, place(ptr, at, v))
+                    };
+                    s.scale(c, acc, [base.rows, row], vectors, self.bias, vector)
+                }
+                None => acc.to_vec(),
+            };
+            if let Some(b) = self.bias.filter(|_| self.scaling.is_none()) {
                 let at = Spot { base: c.b.address(b, col, 0), offset: 0 };
                 let bias: Vec<Reg> = (0..vectors).map(|v| load(c, place(b, at, v))).collect();
                 acc.iter_mut().enumerate().for_each(|(i, x)| *x = c.b.add(*x, bias[i % bias.len()]));
@@ -426,7 +504,17 @@ impl Gemm<'_> {
             }
             acc
         };
-        let fresh = |c: &mut Ctx| vec![c.imm(self.elem, self.tile.lanes, 0.0); (rows * vectors) as usize];
+        let fresh = |c: &mut Ctx| match self.scaling.as_ref().and_then(|s| s.first(c, self.tile.lanes).zip(Some(s))) {
+            None => vec![c.imm(self.elem, self.tile.lanes, 0.0); (rows * vectors) as usize],
+            Some((factor, s)) => {
+                let at = Spot { base: c.b.address(s.sums, col, 0), offset: 0 };
+                let first = |v: i64| {
+                    let sums = load(c, place(s.sums, at, v));
+                    c.b.mul(sums, factor)
+                };
+                (0..vectors).map(first).collect::<Vec<_>>().repeat(rows as usize)
+            }
+        };
         let init = match k.first {
             None => fresh(c),
             Some(first) => {
@@ -437,8 +525,11 @@ impl Gemm<'_> {
                 c.b.end_if(yields)
             }
         };
-        let start = c.mul_add(base.a, row, &self.spec.row_stride);
-        let left = Left { ptr: self.a, rows: row_spots(c, self.a, start, &self.spec.row_stride, rows) };
+        // Rows that the task has made integers lie one behind the other.
+        let made = self.own_left.then_some(&self.spec.shape.k);
+        let stride = made.unwrap_or(&self.spec.row_stride);
+        let start = c.mul_add(base.a, row, stride);
+        let left = Left { ptr: self.a, rows: row_spots(c, self.a, start, stride, rows) };
         // Panel p starts at p·16·K; inside it a row of 16 columns per group of k.
         let g = self.spec.group.size();
         let (mask, low) = (c.b.int(-PANEL), c.b.int(PANEL - 1));
@@ -491,7 +582,7 @@ impl Gemm<'_> {
         norm: Option<&Norm>,
         lengths: Option<&Lengths>,
     ) {
-        if self.late_act().is_none() && norm.is_none() && lengths.is_none() {
+        if self.late_act().is_none() && norm.is_none() && lengths.is_none() && self.quantiser.is_none() {
             return;
         }
         let row = Row { lo: n0, hi: n1, len: &self.spec.shape.n, lanes: self.tile.lanes };
@@ -499,24 +590,31 @@ impl Gemm<'_> {
             let offset = c.mul_add(base.y, r, &self.spec.shape.n);
             let (ptr, stride) = self.sums();
             let sums = (ptr, c.mul_add(base.sums, r, &stride));
+            let finish = |c: &mut Ctx| self.finish_row(c, &row, sums, [r, offset], norm);
             match lengths {
-                Some(l) => l.row(c, r, &row, self.y, offset, |c| self.finish_row(c, &row, sums, offset, norm)),
-                None => self.finish_row(c, &row, sums, offset, norm),
+                Some(l) => l.row(c, r, finish, |c| {
+                    self.y.iter().for_each(|&y| clear(c, &row, y, offset));
+                    self.quantiser.iter().for_each(|q| q.clear(c, r));
+                }),
+                None => finish(c),
             }
         });
     }
 
     /// Where the sums are, and the elements between their rows.
     fn sums(&self) -> (usize, Dim) {
-        match &self.scratch {
-            Some(s) => (s.ptr, s.columns.into()),
-            None => (self.y, self.spec.shape.n.clone()),
+        match (&self.scratch, self.y) {
+            (None, Some(y)) => (y, self.spec.shape.n.clone()),
+            (Some(s), _) => (s.ptr, s.columns.into()),
+            (None, None) => unreachable!("without a result there is memory for the sums"),
         }
     }
 
-    fn finish_row(&self, c: &mut Ctx, row: &Row<'_>, sums: (usize, Reg), offset: Reg, norm: Option<&Norm>) {
+    /// What is left to do with row `r`, whose elements begin at `offset` in what has the shape of the result.
+    fn finish_row(&self, c: &mut Ctx, row: &Row<'_>, sums: (usize, Reg), [r, offset]: [Reg; 2], norm: Option<&Norm>) {
+        let done = self.y.map_or(sums, |y| (y, offset));
         if let Some(act) = self.late_act() {
-            let (ptr, at) = if norm.is_some() { sums } else { (self.y, offset) };
+            let (ptr, at) = if norm.is_some() { sums } else { done };
             let to = c.b.address(ptr, at, 0);
             let from = c.b.address(sums.0, sums.1, 0);
             let residual = self.residual.map(|x| (x, c.b.address(x, offset, 0)));
@@ -531,7 +629,147 @@ impl Gemm<'_> {
             });
         }
         if let Some(norm) = norm {
-            norm.apply(c, row, sums, (self.y, offset));
+            norm.apply(c, row, sums, done);
         }
+        if let Some(q) = &self.quantiser {
+            q.apply(c, row, done, offset, r);
+        }
+    }
+}
+
+/// The left operand's rows of a task as integers, which the task makes itself.
+struct Quantised {
+    quantiser: RowQuantiser,
+    /// The integers, four by four.
+    quads: usize,
+    /// Elements of a worker: of the fours, and of units and offsets.
+    elements: [i64; 2],
+}
+
+impl Quantised {
+    /// `None` on overflow or if the rows have no constant length.
+    fn bind(
+        c: &mut Ctx,
+        quant: RowQuant,
+        factor: Option<Arg>,
+        scaling: &Scaling,
+        s: &Spec<'_>,
+        rows: i64,
+    ) -> Option<Quantised> {
+        let bytes = |n: i64| Some(u64::try_from(n.checked_mul(4)?).ok()?.next_multiple_of(ALIGN));
+        let (integers, numbers) = (bytes(rows.checked_mul(s.shape.k.as_const()?)?)?, bytes(rows)?);
+        let own = || Some(Arg::Scratch(numbers));
+        let at = c.args.len() + usize::from(factor.is_some());
+        let args = RowArgs {
+            quant,
+            factor,
+            integers: Arg::Scratch(integers),
+            scale: own(),
+            offset: own().filter(|_| quant.offset),
+            added: scaling.added,
+        };
+        let quantiser = RowQuantiser::bind(c, &args);
+        let quads = c.input(Arg::Again(at), DType::I32);
+        Some(Quantised { quantiser, quads, elements: [(integers / 4) as i64, (numbers / 4) as i64] })
+    }
+
+    /// Where row 0 would be among the fours, of `k` each, and among units and offsets, if the task's first row is `m0`.
+    fn own(&self, c: &mut Ctx, m0: Reg, k: &Dim) -> [Reg; 2] {
+        let zero = c.b.int(0);
+        let worker = c.b.worker();
+        let [quads, numbers] = self.elements.map(|n| c.mul_add(zero, worker, &n.into()));
+        let skipped = c.mul_add(zero, m0, k);
+        [c.b.sub(quads, skipped), c.b.sub(numbers, m0)]
+    }
+}
+
+/// What makes floats of sums: parameter numbers.
+struct Scales {
+    units: usize,
+    per_row: PerRow,
+    offsets: Option<usize>,
+    columns: usize,
+    sums: usize,
+    zero: Option<usize>,
+    added: i64,
+}
+
+impl Scales {
+    fn bind(c: &mut Ctx, s: Scaling, left: Option<&Quantised>) -> Scales {
+        let f = DType::F32;
+        let (units, per_row) = match s.units {
+            Some((arg, per_row)) => (c.input(arg, f), per_row),
+            None => (left.and_then(|l| l.quantiser.scale()).expect("a kernel that quantises has units"), true),
+        };
+        let offsets = s.offsets.map(|x| c.input(x, f)).or_else(|| left.and_then(|l| l.quantiser.offset()));
+        Scales {
+            units,
+            per_row,
+            offsets,
+            columns: c.input(s.columns, f),
+            sums: c.input(s.sums, DType::I32),
+            zero: s.zero.map(|x| c.input(x, DType::I32)),
+            added: s.added,
+        }
+    }
+
+    /// The factor of the columns' sums that the products' sums start with, if it isn't 0: minus what is too much in each
+    /// integer of the left operand.
+    fn first(&self, c: &mut Ctx, lanes: u8) -> Option<Reg> {
+        match self.zero {
+            None if self.added == 0 => None,
+            None => Some(c.imm(Elem::I32, lanes, -self.added as f64)),
+            Some(zero) => {
+                let at = c.b.int(0);
+                let zero = c.b.load(zero, at, 0, 1);
+                let added = c.imm(Elem::I32, 1, -self.added as f64);
+                let factor = c.b.sub(added, zero);
+                Some(c.b.splat(factor, lanes))
+            }
+        }
+    }
+
+    /// The tile's sums in units, plus offsets and bias: row by row, `vectors` registers each.
+    fn scale(
+        &self,
+        c: &mut Ctx,
+        acc: &[Reg],
+        [base, row]: [Reg; 2],
+        vectors: i64,
+        bias: Option<usize>,
+        vector: impl Fn(&mut Ctx, usize, i64) -> Reg,
+    ) -> Vec<Reg> {
+        let mut y = acc.to_vec();
+        let lanes = c.b.ty(acc[0]).lanes;
+        let first = c.b.add(base, row);
+        let number = |c: &mut Ctx, ptr: usize, r: usize| {
+            let x = if self.per_row { c.b.load(ptr, first, r as i64, 1) } else { c.b.load(ptr, base, 0, 1) };
+            c.b.splat(x, lanes)
+        };
+        for v in 0..vectors {
+            let columns = vector(c, self.columns, v);
+            let sums = self.offsets.map(|_| {
+                let sums = vector(c, self.sums, v);
+                c.b.convert(sums, Elem::F32)
+            });
+            let bias = bias.map(|b| vector(c, b, v));
+            for (r, x) in y.iter_mut().skip(v as usize).step_by(vectors as usize).enumerate() {
+                let sum = c.b.convert(*x, Elem::F32);
+                let unit = number(c, self.units, r);
+                let sum = match (self.offsets, sums) {
+                    (Some(offsets), Some(sums)) => {
+                        let offset = number(c, offsets, r);
+                        let rest = c.b.mul(sums, offset);
+                        c.b.fma(sum, unit, rest)
+                    }
+                    _ => c.b.mul(sum, unit),
+                };
+                *x = match bias {
+                    Some(bias) => c.b.fma(sum, columns, bias),
+                    None => c.b.mul(sum, columns),
+                };
+            }
+        }
+        y
     }
 }

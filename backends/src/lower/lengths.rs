@@ -59,12 +59,12 @@ impl Lengths {
         [c.b.min(first, last), last]
     }
 
-    /// `body` for a row that has a result; the row's elements of `ptr` from `offset` on become 0 for another.
-    pub fn row(&self, c: &mut Ctx, r: Reg, row: &Row<'_>, ptr: usize, offset: Reg, body: impl FnOnce(&mut Ctx)) {
+    /// `body` for a row that has a result, `otherwise` for another.
+    pub fn row(&self, c: &mut Ctx, r: Reg, body: impl FnOnce(&mut Ctx), otherwise: impl FnOnce(&mut Ctx)) {
         let has = self.has(c, r);
         when(c, has, body);
         let no = c.b.un(Un::Not, has);
-        when(c, no, |c| zero(c, row, ptr, offset));
+        when(c, no, otherwise);
     }
 }
 

@@ -45,13 +45,15 @@ pub enum Group {
     /// Two k of bf16, side by side in the left operand's rows and in each lane of the right one: row k / 2 of it holds
     /// both, as long as two rows.
     Pair,
+    /// Four k of 8-bit integers, likewise; they are counted as one i32 wherever k and elements are counted.
+    Quad(DotKind),
 }
 
 impl Group {
     /// Number of k.
     pub fn size(self) -> i64 {
         match self {
-            Group::One => 1,
+            Group::One | Group::Quad(_) => 1,
             Group::Pair => 2,
         }
     }
@@ -59,7 +61,7 @@ impl Group {
     /// Loads one into each lane.
     pub fn load(self, c: &mut Ctx, at: Place, lanes: u8) -> Reg {
         match self {
-            Group::One => c.b.load_at(at, lanes),
+            Group::One | Group::Quad(_) => c.b.load_at(at, lanes),
             Group::Pair => c.b.load_pairs_at(at, lanes),
         }
     }
@@ -118,7 +120,7 @@ pub fn accumulate(c: &mut Ctx, tile: &Tile, group: Group, a: &Left, b: &Right, k
                 };
                 let x = c.b.splat(x, tile.lanes);
                 for (&b, acc) in row.iter().zip(acc) {
-                    *acc = multiply_add(c, x, b, *acc);
+                    *acc = multiply_add(c, group, x, b, *acc);
                 }
             }
         }
@@ -150,11 +152,12 @@ pub fn accumulate(c: &mut Ctx, tile: &Tile, group: Group, a: &Left, b: &Right, k
     carried.split_off(1)
 }
 
-fn multiply_add(c: &mut Ctx, a: Reg, b: Reg, acc: Reg) -> Reg {
-    match (c.b.ty(a).elem, c.b.ty(acc).elem) {
-        (Elem::F32, _) => c.b.fma(a, b, acc),
-        (_, Elem::F32) => c.b.dot(DotKind::Bf16, a, b, acc),
-        _ => {
+fn multiply_add(c: &mut Ctx, group: Group, a: Reg, b: Reg, acc: Reg) -> Reg {
+    match group {
+        Group::Pair => c.b.dot(DotKind::Bf16, a, b, acc),
+        Group::Quad(kind) => c.b.dot(kind, a, b, acc),
+        Group::One if c.b.ty(acc).elem == Elem::F32 => c.b.fma(a, b, acc),
+        Group::One => {
             let p = c.b.mul(a, b);
             c.b.add(acc, p)
         }

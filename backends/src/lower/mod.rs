@@ -14,6 +14,7 @@ mod matmul;
 mod micro;
 mod nest;
 mod norm;
+mod quantise;
 mod rows;
 mod sum_norm;
 
@@ -62,12 +63,13 @@ pub struct Traced {
 /// # Errors
 /// As [`lower`].
 pub fn lower_traced(graph: &Graph, target: &Target) -> Result<Traced, Vec<Diag>> {
-    let (tile, pairs_tile, narrow) = (Tile::for_target(target), Tile::for_pairs(target), Tile::narrow(target));
+    let (tile, narrow) = (Tile::for_target(target), Tile::narrow(target));
     let l = Lowering {
         g: graph,
         target,
         tile,
-        pairs_tile,
+        pairs_tile: Tile::for_pairs(target),
+        quads_tile: Tile::for_quads(target),
         narrow,
         roots: BTreeMap::new(),
         homes: BTreeMap::new(),
@@ -80,6 +82,7 @@ pub fn lower_traced(graph: &Graph, target: &Target) -> Result<Traced, Vec<Diag>>
         values: Vec::new(),
         product: None,
         products: Vec::new(),
+        made: BTreeSet::new(),
     };
     l.run()
 }
@@ -97,6 +100,8 @@ struct Lowering<'a> {
     tile: Tile,
     /// For pairs of bf16.
     pairs_tile: Tile,
+    /// For 8-bit integers.
+    quads_tile: Tile,
     /// For element types that wide code doesn't have.
     narrow: Tile,
     /// The value whose memory a value shares: itself, or the source of its reshapes.
@@ -114,6 +119,8 @@ struct Lowering<'a> {
     /// What the next step is, as in [`Traced::products`].
     product: Option<(Product, Tile)>,
     products: Vec<Option<(Product, Tile)>>,
+    /// Values that an earlier step has made besides its own.
+    made: BTreeSet<ValueId>,
 }
 
 impl Lowering<'_> {
@@ -338,6 +345,7 @@ impl Lowering<'_> {
         let t: Vec<DType> = node.operands.iter().map(|&o| self.g.ty(o).dtype).collect();
         match node.op {
             Op::Input { .. } | Op::Constant(_) | Op::Reshape { .. } => Ok(()),
+            _ if self.made.contains(&v) => Ok(()),
             Op::Unary(u) => {
                 if let Some(why) = elementwise::unsupported(u, t[0]) {
                     return Err(Diag::new(why).at(node.loc));
@@ -356,6 +364,9 @@ impl Lowering<'_> {
             Op::Broadcast { .. } => self.elementwise(v, "broadcast", |_, x| x[0]),
             Op::Slice { .. } if self.is_view(v) => Ok(()),
             Op::Concat { .. } if self.is_packed_concat(v) => Ok(()),
+            Op::RowScale(_) | Op::RowOffset(_) | Op::QuantiseRows(_) if self.is_made_at_product(v) => Ok(()),
+            Op::RowScale(_) | Op::RowOffset(_) | Op::QuantiseRows(_) => self.quantise_rows(v),
+            Op::Quantise { to } => self.quantise(v, to),
             Op::Transpose { .. } | Op::Slice { .. } | Op::Concat { .. } => self.movement(v),
             Op::Dim(d) => {
                 let y = self.define(v)?;
@@ -555,7 +566,18 @@ impl Lowering<'_> {
             matrix_rows: None,
         };
         let a = (left, Dim::constant(0));
-        let args = gemm::Args { a, b: right, bias: None, residual: None, norm: None, lengths: None, y };
+        let args = gemm::Args {
+            a,
+            b: right,
+            bias: None,
+            residual: None,
+            norm: None,
+            lengths: None,
+            scaling: None,
+            left: None,
+            quantised: None,
+            y: Some(y),
+        };
         let tile = if dtype == DType::F32 { self.tile } else { self.narrow };
         let tasks = gemm::gemm(&mut c, tile, &spec, args);
         self.step(v, c, tasks)

@@ -60,6 +60,51 @@ impl Row<'_> {
         total
     }
 
+    /// The least or the largest (`Bin::Min`, `Bin::Max`) of what `map` makes of each register; NaN if there is one.
+    pub fn extremes<const N: usize>(
+        &self,
+        c: &mut Ctx,
+        ops: [Bin; N],
+        mut map: impl FnMut(&mut Ctx, Reg, u8) -> Reg,
+    ) -> [Reg; N] {
+        let worst = |c: &mut Ctx, lanes: u8| {
+            ops.map(|op| c.imm(Elem::F32, lanes, if op == Bin::Min { f64::INFINITY } else { f64::NEG_INFINITY }))
+        };
+        let mut best = worst(c, 1);
+        // Four don't wait for each other, as in sums.
+        let four = 4 * i64::from(self.lanes);
+        if self.len.as_const().is_some_and(|n| n % four == 0) {
+            let init = worst(c, self.lanes).repeat(4);
+            let all = fold_over(c, self.lo, self.hi, four, &init, |c, i, best| {
+                let mut next = Vec::new();
+                for (part, best) in (0..).zip(best.chunks(N)) {
+                    let at = c.b.int(part * i64::from(self.lanes));
+                    let at = c.b.add(i, at);
+                    let x = map(c, at, self.lanes);
+                    next.extend(best.iter().zip(ops).map(|(&b, op)| c.b.bin(op, b, x)));
+                }
+                next
+            });
+            for (i, (best, op)) in best.iter_mut().zip(ops).enumerate() {
+                let [p, q] = [0, 2].map(|j| c.b.bin(op, all[j * N + i], all[(j + 1) * N + i]));
+                let one = c.b.bin(op, p, q);
+                *best = c.b.reduce(op, one);
+            }
+            return best;
+        }
+        self.loops(c, |c, lo, hi, lanes| {
+            let init = if lanes == 1 { best } else { worst(c, lanes) };
+            let all = fold_over(c, lo, hi, lanes.into(), &init, |c, i, best| {
+                let x = map(c, i, lanes);
+                best.iter().zip(ops).map(|(&b, op)| c.b.bin(op, b, x)).collect()
+            });
+            for ((best, &x), op) in best.iter_mut().zip(&all).zip(ops) {
+                *best = c.b.reduce(op, x);
+            }
+        });
+        best
+    }
+
     fn loops(&self, c: &mut Ctx, mut each: impl FnMut(&mut Ctx, Reg, Reg, u8)) {
         let lanes = i64::from(self.lanes);
         if self.len.as_const().is_some_and(|n| n % lanes == 0) {

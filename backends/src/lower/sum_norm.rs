@@ -7,6 +7,7 @@ use super::ctx::Ctx;
 use super::gather::checked_index;
 use super::nest::{loop_over, rows_per_task, strides};
 use super::norm::{Norm, Row};
+use super::quantise::RowQuantiser;
 use crate::plan::{ALIGN, Arg};
 
 type Tasks = Option<Vec<(Dim, i64)>>;
@@ -17,6 +18,8 @@ pub struct Term {
     pub ptr: usize,
     /// Parameter number of the ids that choose the row, and the number of rows.
     pub ids: Option<(usize, Dim)>,
+    /// Parameter number of what each row of a table is multiplied by.
+    pub scales: Option<usize>,
     /// Stride of each leading dim of the result, in ids or else in elements; 0 repeats.
     pub strides: Vec<Dim>,
     /// Whether one element stands for a whole row.
@@ -26,6 +29,8 @@ pub struct Term {
 /// Where a term's row begins, or its value for the whole row.
 enum Source {
     Memory(usize, Reg),
+    /// Integers of a table, times a number.
+    Scaled(usize, Reg, Reg),
     Value(Reg),
 }
 
@@ -41,8 +46,16 @@ pub struct Spec<'a> {
     pub dtype: DType,
 }
 
-/// Builds `y = norm(Σ terms)`; `None` on overflow, and if a norm is to be rounded whose rows have no constant length.
-pub fn sum_norm(c: &mut Ctx, s: &Spec<'_>, terms: &[Term], norm: Option<&Norm>, y: usize) -> Tasks {
+/// Builds `y = norm(Σ terms)`, or of a `y` that nobody needs what a quantiser makes of it; `None` on overflow, and if sums
+/// need memory of their own whose rows have no constant length.
+pub fn sum_norm(
+    c: &mut Ctx,
+    s: &Spec<'_>,
+    terms: &[Term],
+    norm: Option<&Norm>,
+    y: Option<usize>,
+    quantiser: Option<&RowQuantiser>,
+) -> Tasks {
     let Spec { lanes, lead, n, dtype } = *s;
     c.b.keep_order();
     let total = Dim::product(lead)?;
@@ -53,14 +66,23 @@ pub fn sum_norm(c: &mut Ctx, s: &Spec<'_>, terms: &[Term], norm: Option<&Norm>, 
         let walks = |((s, own), d): ((&Dim, &Dim), &Dim)| s == own || d.as_const() == Some(1);
         t.ids.is_none() && !t.repeated && t.strides.iter().zip(&own).zip(lead).all(walks)
     };
-    c.in_place.extend(terms.iter().filter(dense).filter(|_| dtype == DType::F32).map(|t| (y, t.ptr)));
-    // The norm reads the sums, which the result may be too narrow for.
-    let scratch = match norm {
-        Some(_) if dtype != DType::F32 => {
+    let over = y.filter(|_| dtype == DType::F32);
+    c.in_place.extend(over.iter().flat_map(|&y| terms.iter().filter(dense).map(move |t| (y, t.ptr))));
+    // The norm reads the sums, which the result may be too narrow for. A term alone is where it is.
+    let alone = match (terms, norm, y) {
+        ([t], None, None) => t.ids.is_none() && !t.repeated,
+        _ => false,
+    };
+    let scratch = match y {
+        None if !alone => true,
+        _ => norm.is_some() && dtype != DType::F32,
+    };
+    let scratch = match scratch {
+        true => {
             let bytes = u64::try_from(n.as_const()?).ok()?.checked_mul(4)?.next_multiple_of(ALIGN);
             Some((c.output(Arg::Scratch(bytes), DType::F32), Dim::constant((bytes / 4) as i64)))
         }
-        _ => None,
+        false => None,
     };
     let per_task = rows_per_task(n);
     let t = c.b.task();
@@ -69,6 +91,7 @@ pub fn sum_norm(c: &mut Ctx, s: &Spec<'_>, terms: &[Term], norm: Option<&Norm>, 
     loop_over(c, lo, hi, 1, |c, r| {
         let zero = c.b.int(0);
         let coords = if lead.is_empty() { Vec::new() } else { c.coords(r, lead) };
+        let mut alone_at = zero;
         let sources: Vec<Source> = terms
             .iter()
             .map(|t| {
@@ -76,41 +99,64 @@ pub fn sum_norm(c: &mut Ctx, s: &Spec<'_>, terms: &[Term], norm: Option<&Norm>, 
                 for (x, s) in coords.iter().zip(&t.strides) {
                     at = c.mul_add(at, *x, s);
                 }
+                let mut scale = None;
                 if let Some((ids, rows)) = &t.ids {
                     let id = checked_index(c, *ids, at, 0, rows);
                     at = c.mul_add(zero, id, n);
+                    scale = t.scales.map(|s| c.b.load(s, id, 0, 1));
                 }
+                alone_at = at;
                 if t.repeated {
                     Source::Value(c.b.load(t.ptr, at, 0, 1))
                 } else {
-                    Source::Memory(t.ptr, c.b.address(t.ptr, at, 0))
+                    let base = c.b.address(t.ptr, at, 0);
+                    match scale {
+                        Some(s) => Source::Scaled(t.ptr, base, s),
+                        None => Source::Memory(t.ptr, base),
+                    }
                 }
             })
             .collect();
-        let result = (y, c.mul_add(zero, r, n));
-        let sums = match &scratch {
-            None => result,
-            Some((ptr, elements)) => {
+        let own = c.mul_add(zero, r, n);
+        let result = y.map(|y| (y, own));
+        let sums = match (&scratch, result, &terms[..]) {
+            (Some((ptr, elements)), ..) => {
                 let worker = c.b.worker();
                 (*ptr, c.mul_add(zero, worker, elements))
             }
+            (None, Some(result), _) => result,
+            (None, None, terms) => (terms[0].ptr, alone_at),
         };
-        let to = c.b.address(sums.0, sums.1, 0);
         let row = Row { lo: zero, hi: length, len: n, lanes };
-        row.each(c, |c, i, lanes| {
+        let add = |c: &mut Ctx, i: Reg, lanes: u8| {
             let mut sum: Option<Reg> = None;
             for s in &sources {
                 let x = match s {
                     Source::Memory(ptr, base) => c.load_from(*ptr, *base, i, lanes),
+                    Source::Scaled(ptr, base, scale) => {
+                        let x = c.load_from(*ptr, *base, i, lanes);
+                        let (x, scale) = (c.b.convert(x, Elem::F32), c.b.splat(*scale, lanes));
+                        c.b.mul(x, scale)
+                    }
                     Source::Value(v) => c.b.splat(*v, lanes),
                 };
                 sum = Some(sum.map_or(x, |s| c.b.add(s, x)));
             }
-            let sum = sum.unwrap_or_else(|| c.imm(Elem::F32, lanes, 0.0));
-            c.store_from(sums.0, to, i, sum);
-        });
+            sum.unwrap_or_else(|| c.imm(Elem::F32, lanes, 0.0))
+        };
+        if !alone {
+            let to = c.b.address(sums.0, sums.1, 0);
+            row.each(c, |c, i, lanes| {
+                let sum = add(c, i, lanes);
+                c.store_from(sums.0, to, i, sum);
+            });
+        }
+        let done = result.unwrap_or(sums);
         if let Some(norm) = norm {
-            norm.apply(c, &row, sums, result);
+            norm.apply(c, &row, sums, done);
+        }
+        if let Some(q) = quantiser {
+            q.apply(c, &row, done, own, r);
         }
     });
     Some(vec![(total, per_task)])

@@ -2,6 +2,7 @@
 //! The interpreter refuses any access outside a buffer.
 
 mod bf16;
+mod int8;
 
 use std::collections::BTreeMap;
 
@@ -39,10 +40,10 @@ fn interpret(p: &Program, dims: &[i64], inputs: &[Tensor], workers: i64) -> Resu
         place.insert((3, i), memory.add(vec![0xa5; s.bytes(dims).unwrap() as usize]));
     }
     for step in &p.steps {
-        let args: Vec<interp::Arg> = step
-            .args
-            .iter()
-            .map(|a| match a {
+        let mut args: Vec<interp::Arg> = Vec::new();
+        for a in &step.args {
+            args.push(match a {
+                Arg::Again(i) => args[*i].clone(),
                 Arg::Input(i) => interp::Arg::buffer(place[&(0, *i)]),
                 Arg::Output(i) => interp::Arg::buffer(place[&(1, *i)]),
                 Arg::Const(i) => interp::Arg::buffer(place[&(2, *i)]),
@@ -55,8 +56,8 @@ fn interpret(p: &Program, dims: &[i64], inputs: &[Tensor], workers: i64) -> Resu
                 Arg::Scratch(bytes) => interp::Arg::buffer(memory.add(vec![0xff; *bytes as usize])),
                 Arg::Int(d) => interp::Arg::Int(d.eval(dims).unwrap()),
                 Arg::Chunk(d, c) => interp::Arg::Int(c.of(d.eval(dims).unwrap(), workers)),
-            })
-            .collect();
+            });
+        }
         let tasks = step.task_count(dims, workers).unwrap();
         let mut failed = false;
         if workers == 1 {
@@ -153,7 +154,9 @@ impl Case {
         }
         let want = eval(&self.g, &self.dims, &inputs).unwrap();
         // Tiles differ by the number of registers.
-        for (target, cpu) in [("x86_64", "generic"), ("x86_64", "x86-64-v3"), ("aarch64", "generic")] {
+        let targets =
+            [("x86_64", "generic"), ("x86_64", "x86-64-v3"), ("x86_64", "icelake-server"), ("aarch64", "generic")];
+        for (target, cpu) in targets {
             let p = lower(&self.g, &Target::parse(target, cpu).unwrap()).unwrap_or_else(|e| panic!("{e:?}"));
             let got = interpret(&p, &self.dims, &inputs, 1).unwrap_or_else(|e| panic!("{e}\n{}", p.print()));
             let shared = interpret(&p, &self.dims, &inputs, 3).unwrap_or_else(|e| panic!("{e}\n{}", p.print()));

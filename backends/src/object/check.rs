@@ -135,6 +135,7 @@ fn step(program: &Program, step: &Step) -> Result<(), Diag> {
             Arg::Output(n) => pointer && *n < program.outputs.len(),
             Arg::Const(n) => pointer && !written && *n < program.consts.len(),
             Arg::Scratch(_) => pointer,
+            Arg::Again(n) => pointer && matches!(step.args[..i].get(*n), Some(Arg::Scratch(_))),
             Arg::Int(d) => {
                 fits(program, d)?;
                 !pointer

@@ -261,26 +261,38 @@ impl<'a> Parser<'a> {
 
     /// A constant in a layout of its own; its type is at byte `at`.
     fn packed(&mut self, at: usize) -> Parsed<ConstData> {
-        if !self.reader.eat_word("packed") {
-            return Err(self.reader.expected("a type: 'tensor<…>', 'rounded<…>' or 'packed<…>'"));
+        let sums = self.reader.eat_word("sums");
+        if !sums && !self.reader.eat_word("packed") {
+            return Err(self.reader.expected("a type: 'tensor<…>', 'rounded<…>', 'packed<…>' or 'sums<…>'"));
         }
         self.reader.expect("<")?;
         let k = self.reader.index()?;
         self.reader.expect_word("x")?;
         let n = self.reader.index()?;
-        self.reader.expect_word("x")?;
-        let elem = [DType::F32, DType::I32, DType::BF16].into_iter().find(|d| self.reader.eat_word(d.name()));
-        let elem = elem.ok_or_else(|| self.reader.expected("'f32', 'i32' or 'bf16'"))?;
-        let lane = if elem == DType::BF16 { Lane::Bf16x2 } else { Lane::One };
+        let (ty, lane) = if sums {
+            (format!("sums<{k} x {n}>"), Lane::One)
+        } else {
+            self.reader.expect_word("x")?;
+            let elems = [DType::F32, DType::I32, DType::BF16, DType::I8];
+            let elem = elems.into_iter().find(|d| self.reader.eat_word(d.name()));
+            let elem = elem.ok_or_else(|| self.reader.expected("'f32', 'i32', 'bf16' or 'i8'"))?;
+            let lane = match elem {
+                DType::BF16 => Lane::Bf16x2,
+                DType::I8 => Lane::I8x4,
+                _ => Lane::One,
+            };
+            (format!("packed<{k} x {n} x {elem}>"), lane)
+        };
         self.reader.expect(">")?;
         let loc = self.reader.span(at);
         self.reader.expect("=")?;
-        let layout = ConstLayout::Packed { trans: self.reader.eat_word("transpose"), lane };
+        let trans = self.reader.eat_word("transpose");
+        let layout = if sums { ConstLayout::Sums { trans } } else { ConstLayout::Packed { trans, lane } };
         let mut parts = vec![part(self.reader.constant(None)?)];
         while self.reader.eat(",") {
             parts.push(part(self.reader.constant(None)?));
         }
-        checked(ConstData { parts, layout }, &format!("packed<{k} x {n} x {elem}>"), loc)
+        checked(ConstData { parts, layout }, &ty, loc)
     }
 
     /// Bytes between angle brackets.
@@ -399,6 +411,13 @@ impl<'a> Parser<'a> {
             let bytes = r.index()? as u64;
             r.expect(">")?;
             return Ok(Arg::Scratch(bytes));
+        }
+        if r.is_call("again", "<") {
+            r.eat_word("again");
+            r.expect("<")?;
+            let i = r.index()?;
+            r.expect(">")?;
+            return Ok(Arg::Again(i));
         }
         if r.is_call("chunk", "<") {
             r.eat_word("chunk");

@@ -36,18 +36,29 @@ impl ConstData {
             (ConstLayout::Plain, [part]) => Some(tensor_type(part)),
             (ConstLayout::Rounded, [part]) => Some(rounded_type(part.shape())),
             (ConstLayout::Plain | ConstLayout::Rounded, _) => None,
+            (ConstLayout::Sums { trans }, parts) => {
+                let (k, n) = side_by_side(parts, trans)?;
+                Some(format!("sums<{k} x {n}>"))
+            }
             (ConstLayout::Packed { trans, lane }, parts) => {
-                let sizes: Vec<(usize, usize)> = parts.iter().map(|p| matrix(p, trans).ok()).collect::<Option<_>>()?;
-                let n = sizes.iter().try_fold(0usize, |n, s| n.checked_add(s.1))?;
+                let (k, n) = side_by_side(parts, trans)?;
                 let elem = match lane {
                     Lane::Bf16x2 => DType::BF16,
+                    Lane::I8x4 => DType::I8,
                     Lane::One if parts[0].dtype() == DType::I32 => DType::I32,
                     Lane::One => DType::F32,
                 };
-                Some(format!("packed<{} x {n} x {elem}>", sizes.first()?.0))
+                Some(format!("packed<{k} x {n} x {elem}>"))
             }
         }
     }
+}
+
+/// K and N of matrices side by side.
+fn side_by_side(parts: &[Part], trans: bool) -> Option<(usize, usize)> {
+    let sizes: Vec<(usize, usize)> = parts.iter().map(|p| matrix(p, trans).ok()).collect::<Option<_>>()?;
+    let n = sizes.iter().try_fold(0usize, |n, s| n.checked_add(s.1))?;
+    Some((sizes.first()?.0, n))
 }
 
 fn tensor_type(p: &Part) -> String {
@@ -176,7 +187,7 @@ impl<'a> Printer<'a> {
     fn constant(&mut self, i: usize, c: &ConstData) -> fmt::Result {
         let (id, ty) = (self.numbered('c', i), c.layout_type().unwrap_or_else(|| "invalid".into()));
         write!(self.out, "  const {id} : {ty} = ")?;
-        if let ConstLayout::Packed { trans: true, .. } = c.layout {
+        if let ConstLayout::Packed { trans: true, .. } | ConstLayout::Sums { trans: true } = c.layout {
             self.out.push_str("transpose ");
         }
         for (i, part) in c.parts.iter().enumerate() {
@@ -203,6 +214,7 @@ impl<'a> Printer<'a> {
             Arg::Output(n) => port(&self.outputs, *n),
             Arg::Const(c) => self.numbered('c', *c),
             Arg::Scratch(bytes) => format!("scratch<{bytes}>"),
+            Arg::Again(i) => format!("again<{i}>"),
             Arg::Int(d) => self.dim(d).to_string(),
             Arg::Chunk(d, c) => format!("chunk<{}>", self.chunked(d, *c)),
         }

@@ -144,8 +144,8 @@ impl Checker<'_> {
             }
         }
         let mut wrote = Vec::new();
-        for (a, param) in s.args.iter().zip(&k.params) {
-            if let Some(m) = self.misfit(a, param) {
+        for (i, (a, param)) in s.args.iter().zip(&k.params).enumerate() {
+            if let Some(m) = self.misfit(a, param, &s.args[..i]) {
                 self.found.push((at, format!("argument {} {m}", written(self.p, a))));
                 continue;
             }
@@ -166,14 +166,15 @@ impl Checker<'_> {
         }
     }
 
-    /// What is wrong with an argument by itself.
-    fn misfit(&self, a: &Arg, param: &Param) -> Option<&'static str> {
+    /// What is wrong with an argument, given those before it.
+    fn misfit(&self, a: &Arg, param: &Param, before: &[Arg]) -> Option<&'static str> {
         let p = self.p;
         let exists = match a {
             Arg::Buffer(b) => *b < p.buffers.len(),
             Arg::Input(n) => *n < p.inputs.len(),
             Arg::Output(n) => *n < p.outputs.len(),
             Arg::Const(n) => *n < p.consts.len(),
+            Arg::Again(i) => matches!(before.get(*i), Some(Arg::Scratch(_))),
             Arg::Scratch(_) | Arg::Int(_) | Arg::Chunk(..) => true,
         };
         let integer = matches!(a, Arg::Int(_) | Arg::Chunk(..));

@@ -84,7 +84,7 @@ fn arg_bytes(p: &Program, arg: &Arg, dims: &[i64]) -> u64 {
         Arg::Input(i) => type_bytes(&p.inputs[*i].ty, dims),
         Arg::Output(o) => type_bytes(&p.outputs[*o].ty, dims),
         Arg::Const(c) => pack::packed_size(&p.consts[*c]).unwrap_or(0),
-        Arg::Scratch(_) | Arg::Int(_) | Arg::Chunk(..) => 0,
+        Arg::Scratch(_) | Arg::Again(_) | Arg::Int(_) | Arg::Chunk(..) => 0,
     }
 }
 

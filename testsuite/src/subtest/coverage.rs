@@ -67,6 +67,10 @@ fn named(op: &Op) -> &'static str {
         | Op::Gather { .. }
         | Op::GatherElements { .. }
         | Op::GatherNd { .. }
+        | Op::RowScale(_)
+        | Op::RowOffset(_)
+        | Op::QuantiseRows(_)
+        | Op::Quantise { .. }
         | Op::Linear(_)
         | Op::Attention(_)
         | Op::SumNorm(_) => op.name(),

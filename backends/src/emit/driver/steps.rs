@@ -111,6 +111,7 @@ impl Driver<'_> {
                         c.b.ins().iadd(start, skipped)
                     }
                 }
+                Arg::Again(n) => c.load(I64, ws, h.args + 8 * (1 + *n as i32)),
                 Arg::Int(d) => c.eval(d, &mut dim),
                 Arg::Chunk(d, chunk) => {
                     let extent = c.eval(d, &mut dim);

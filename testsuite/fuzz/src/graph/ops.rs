@@ -330,8 +330,7 @@ impl Gen<'_> {
             act: if self.c.one_in(2) { self.c.pick(&op::ACTIVATIONS) } else { None },
             residual: self.c.one_in(2),
             norm: self.c.one_in(2).then_some(1e-5),
-            lengths: false,
-            bf16: false,
+            ..Linear::default()
         };
         let b = if l.trans_b { [n.clone(), k] } else { [k, n.clone()] };
         let mut operands = vec![a, self.filled(DType::F32, &b)?];
@@ -381,6 +380,6 @@ impl Gen<'_> {
         for _ in 0..2 * usize::from(norm.is_some()) {
             operands.push(self.filled(DType::F32, std::slice::from_ref(&n))?);
         }
-        self.add(Op::SumNorm(SumNorm { tables, addends: 1, norm, bf16: false }), &operands)
+        self.add(Op::SumNorm(SumNorm { tables, addends: 1, norm, ..SumNorm::default() }), &operands)
     }
 }
