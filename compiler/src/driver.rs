@@ -8,7 +8,7 @@ use bertc_backends::plan::Program;
 use bertc_backends::target::{Emitter, Needs, Target};
 use bertc_backends::{header, lower, object};
 use bertc_ir::text::PrintOptions;
-use bertc_ir::{Diag, Graph, Op};
+use bertc_ir::{DType, Diag, Graph, Op};
 use bertc_passes::registry::PASSES;
 
 use crate::import::onnx::{self, ImportOptions};
@@ -104,8 +104,12 @@ pub fn lower_front(front: Front, options: &CompileOptions, progress: &mut Progre
 impl Front {
     /// What the model multiplies, for the choice of variants.
     fn needs(&self, options: &CompileOptions) -> Needs {
-        // No op of the tensor IR multiplies bytes yet.
-        Needs { bf16: options.bf16, int8: false }
+        let g = &self.graph;
+        let int8 = |op: &Op| matches!(op, Op::Linear(l) if l.int8);
+        let fused = |op: &Op| matches!(op, Op::Linear(_) | Op::Attention(_));
+        let all = g.topo();
+        let reads_bf16 = all.iter().any(|&v| fused(g.op(v)) && g.ty(g.operands(v)[0]).dtype == DType::BF16);
+        Needs { bf16: options.bf16 || reads_bf16, int8: all.iter().any(|&v| int8(g.op(v))) }
     }
 
     /// Tensor IR as text, weights by reference.
@@ -226,7 +230,7 @@ fn hash(path: &Path, graph: &Graph, target: &Target, o: &CompileOptions) -> Resu
     if let Some(passes) = &o.passes {
         part(passes.as_bytes());
     }
-    for (flag, name) in [(o.profile, "profile"), (o.bf16, "bf16")] {
+    for (flag, name) in [(o.profile, "profile"), (o.bf16, "bf16"), (o.int8, "int8")] {
         if flag {
             part(name.as_bytes());
         }

@@ -32,6 +32,9 @@ pub struct CompileOptions {
     pub skip_padding: bool,
     /// Products and attentions on bf16, and bf16 between them.
     pub bf16: bool,
+    /// Products with constant matrices on 8-bit integers, embedding tables of those, and attentions on bf16. With `bf16`,
+    /// what integers leave is bf16.
+    pub int8: bool,
     /// A file of choices for products, as `bertc tune` writes it.
     pub tuning: Option<PathBuf>,
     /// Passes that run in place of those of `opt_level`, as text.
@@ -128,6 +131,7 @@ impl Default for CompileOptions {
             verify_each: false,
             skip_padding: false,
             bf16: false,
+            int8: false,
             tuning: None,
             passes: None,
             watch: Watch::default(),

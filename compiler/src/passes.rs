@@ -31,11 +31,20 @@ pub fn steps(options: &CompileOptions, table: &'static [Entry], legal: bool) -> 
             names.iter().map(|n| Step::named(n, table)).collect::<Result<_, _>>().map_err(|d| vec![d])?
         }
     };
-    if options.bf16 {
-        // Last but for what the backend relies on.
-        let end = steps.iter().rposition(|s| s.pass.name() == LEGALISE).unwrap_or(steps.len());
-        steps.insert(end, Step::named(USE_BF16, table).map_err(|d| vec![d])?);
+    // Last but for what the backend relies on; what 8-bit integers leave, bf16 may take.
+    let end = steps.iter().rposition(|s| s.pass.name() == LEGALISE).unwrap_or(steps.len());
+    let mut narrow = Vec::new();
+    if options.int8 {
+        narrow.push(Step::named(USE_INT8, table).map_err(|d| vec![d])?);
     }
+    if options.bf16 || options.int8 {
+        let mut step = Step::named(USE_BF16, table).map_err(|d| vec![d])?;
+        if !options.bf16 {
+            step.options.push((ATTENTION_ONLY, 1));
+        }
+        narrow.push(step);
+    }
+    steps.splice(end..end, narrow);
     let mut wrong = check_names(options, &steps, table);
     if options.skip_padding {
         match steps.iter_mut().find(|s| s.pass.name() == SKIP_PADDING) {
@@ -50,8 +59,11 @@ pub fn steps(options: &CompileOptions, table: &'static [Entry], legal: bool) -> 
 }
 
 const LEGALISE: &str = "legalise";
-/// The pass that `--bf16` is for.
+/// The pass that `--int8` is for.
+const USE_INT8: &str = "use-int8";
+/// The pass that `--bf16` is for, and its option for `--int8`, whose attentions are bf16.
 const USE_BF16: &str = "use-bf16";
+const ATTENTION_ONLY: &str = "attention-only";
 /// The pass that `--skip-padding` is for, and its option.
 const SKIP_PADDING: &str = "skip-padding";
 const OUTPUTS: &str = "outputs";

@@ -35,6 +35,7 @@ mod step;
 #[cfg(test)]
 mod testing;
 mod use_bf16;
+mod use_int8;
 
 pub use manager::{
     Failure, FailureKind, Instrument, Options, PassReport, Unwatched, panic_message, run, run_named, run_steps, steps,

@@ -17,6 +17,7 @@ use crate::reassociate::Reassociate;
 use crate::skip_padding::SkipPadding;
 use crate::slice_early::SliceEarly;
 use crate::use_bf16::UseBf16;
+use crate::use_int8::UseInt8;
 
 /// One row of the table.
 pub struct Entry {
@@ -44,6 +45,7 @@ pub const PASSES: &[Entry] = &[
     Entry { pass: &SkipPadding, doc: "leave out rows of padding that no output depends on" },
     Entry { pass: &SliceEarly, doc: "compute only the rows of products and attentions that are read" },
     Entry { pass: &UseBf16, doc: "products with constant matrices, attentions and what lies between them in bf16" },
+    Entry { pass: &UseInt8, doc: "products with constant matrices, and embedding tables, in 8-bit integers" },
 ];
 
 /// The pass called `name`.

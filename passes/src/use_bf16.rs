@@ -13,12 +13,15 @@
 //! Not exact: it runs where `--bf16` asks for it. Sums, norms, activations and softmax stay in f32; each operand is rounded
 //! once, to 8 significant bits. The casts of matrices cost nothing at run time: the backend rounds where it packs. Products
 //! with few columns, as in classifiers, stay as they are: there is no time in them. Runs last, on fused ops.
+//!
+//! A value that becomes 8-bit integers may be bf16 too, and is where nothing else reads it. With `attention-only` products
+//! stay, but for those that only attentions read: what `--int8` without `--bf16` asks for.
 
 use std::collections::BTreeMap;
 
 use bertc_ir::{Attention, DType, Diag, Graph, Linear, Op, SumNorm, ValueId};
 
-use crate::pass::{Pass, PassContext};
+use crate::pass::{Pass, PassContext, PassOption};
 use crate::pattern::{applied, remark};
 
 /// The pass.
@@ -27,19 +30,27 @@ pub struct UseBf16;
 /// Products with fewer columns stay in f32: one panel of packed weights.
 const MIN_COLUMNS: i64 = 16;
 
+const ATTENTION_ONLY: PassOption =
+    PassOption { name: "attention-only", doc: "1: attentions and what they read and give, nothing else", default: 0 };
+
 impl Pass for UseBf16 {
     fn name(&self) -> &'static str {
         "use-bf16"
     }
 
+    fn options(&self) -> &'static [PassOption] {
+        &[ATTENTION_ONLY]
+    }
+
     fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
         let mut narrow = Narrow::default();
         let mut changed = false;
+        let all = ctx.option(&ATTENTION_ONLY) == 0;
         for v in g.topo() {
             let done = match g.op(v) {
-                Op::Linear(_) | Op::MatMul { .. } => product(g, &mut narrow, v),
+                Op::Linear(Linear { int8: false, .. }) | Op::MatMul { .. } if all => product(g, &mut narrow, v),
                 Op::Attention(_) => attention(g, &mut narrow, v),
-                Op::SumNorm(s) if s.tables > 0 => tables(g, &mut narrow, v),
+                Op::SumNorm(SumNorm { int8: false, tables: 1.., .. }) if all => tables(g, &mut narrow, v),
                 _ => continue,
             }?;
             match done {
@@ -53,8 +64,24 @@ impl Pass for UseBf16 {
             g.remove_dead();
             let casts: Vec<ValueId> = narrow.0.values().copied().collect();
             for cast in casts.into_iter().filter(|&c| g.contains(c)).collect::<Vec<_>>() {
-                into_producer(g, cast)?;
+                if let &[x] = g.operands(cast) {
+                    narrow_result(g, x)?;
+                }
             }
+            g.remove_dead();
+        }
+        for v in g.topo() {
+            let of_kind = match g.op(v) {
+                Op::Attention(_) => true,
+                Op::Linear(_) | Op::SumNorm(_) => all,
+                _ => false,
+            };
+            if of_kind && g.users(v).into_iter().any(|u| quantises(g, u)) && narrow_result(g, v)? {
+                applied(g, ctx, self.name(), v, "is bf16 before it is i8");
+                changed = true;
+            }
+        }
+        if changed {
             g.remove_dead();
         }
         Ok(changed)
@@ -165,23 +192,31 @@ fn tables(g: &mut Graph, narrow: &mut Narrow, v: ValueId) -> Outcome {
     g.replace(v, new).map(Ok)
 }
 
-/// Where `cast` rounds the result of a fused op that nobody reads but such casts and residuals, the op rounds it.
-fn into_producer(g: &mut Graph, cast: ValueId) -> Result<(), Diag> {
-    let &[x] = g.operands(cast) else { return Ok(()) };
+/// Whether `v` is integers of rows, or a part of what they stand for.
+fn quantises(g: &Graph, v: ValueId) -> bool {
+    matches!(g.op(v), Op::RowScale(_) | Op::RowOffset(_) | Op::QuantiseRows(_))
+}
+
+/// Where nobody reads the result of the fused op `x` but casts to bf16, residuals, and what makes integers of it, the op
+/// rounds it. Tells whether it does.
+fn narrow_result(g: &mut Graph, x: ValueId) -> Result<bool, Diag> {
     let op = match *g.op(x) {
         Op::Linear(l) => Op::Linear(Linear { bf16: true, ..l }),
         Op::Attention(a) => Op::Attention(Attention { bf16: true, ..a }),
         Op::SumNorm(s) => Op::SumNorm(SumNorm { bf16: true, ..s }),
-        _ => return Ok(()),
+        _ => return Ok(false),
     };
     let users = g.users(x);
+    let only_at = |g: &Graph, u: ValueId, at: Option<usize>| {
+        g.operands(u).iter().enumerate().all(|(i, &o)| o != x || Some(i) == at)
+    };
     let takes = |g: &Graph, u: ValueId| match g.op(u) {
         Op::Cast(DType::BF16) => true,
-        Op::Linear(l) => g.operands(u).iter().enumerate().all(|(i, &o)| o != x || Some(i) == l.residual_at()),
-        _ => false,
+        Op::Linear(l) => only_at(g, u, l.residual_at()),
+        _ => quantises(g, u) && only_at(g, u, Some(0)),
     };
     if g.ty(x).dtype != DType::F32 || g.is_output(x) || !users.iter().all(|&u| takes(g, u)) {
-        return Ok(());
+        return Ok(false);
     }
     let node = g.node(x).clone();
     let narrow = g.add(op, &node.operands, &node.loc)?;
@@ -195,7 +230,7 @@ fn into_producer(g: &mut Graph, cast: ValueId) -> Result<(), Diag> {
             g.replace(u, new)?;
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 #[cfg(test)]

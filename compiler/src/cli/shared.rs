@@ -36,6 +36,9 @@ pub struct PassArgs {
     /// Products and attentions on bf16: half the size, up to twice the speed where the CPU has instructions for it
     #[arg(long)]
     pub bf16: bool,
+    /// Products and embedding tables on 8-bit integers, attentions on bf16: a quarter of the size; --bf16 is for the rest
+    #[arg(long)]
+    pub int8: bool,
     /// Run these passes in place of those of -O: a,b{option=1;other=2},c
     #[arg(long, value_name = "LIST")]
     pub passes: Option<String>,
@@ -104,6 +107,7 @@ impl PassArgs {
         options.verify_each = self.verify_each || cfg!(debug_assertions);
         options.skip_padding = self.skip_padding;
         options.bf16 = self.bf16;
+        options.int8 = self.int8;
         options.passes = self.passes;
         options.watch = Watch {
             print_before: self.print_ir_before,

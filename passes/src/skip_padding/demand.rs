@@ -71,7 +71,7 @@ fn rowwise(g: &Graph, p: &Padding, v: ValueId, i: usize) -> bool {
         Op::Linear(l) => rank > 2 && (i == 0 || Some(i) == l.residual_at()),
         Op::Attention(_) => i == 0,
         Op::SumNorm(s) => match i.checked_sub(s.addends_at()) {
-            None => i % 2 == 1,
+            None => i % s.per_table() == 1,
             Some(term) => term < s.addends && same_rank && rank > 2,
         },
         Op::Gather { axis } => i == 1 && *axis == 0,

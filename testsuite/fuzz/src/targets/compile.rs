@@ -2,7 +2,7 @@
 
 use bertc_backends::target::{Emitter, Target};
 
-use super::passes::INEXACT;
+use super::passes::BF16;
 use super::{inputs, optimise, seed_of, text_of};
 use crate::Outcome;
 use crate::graph::generate;
@@ -38,7 +38,7 @@ pub fn run(data: &[u8]) -> Result<Outcome, String> {
     let mut names = bertc_passes::pipeline(level);
     let bf16 = level > 1 && how >= 128;
     if bf16 {
-        names.insert(names.len() - 1, INEXACT);
+        names.insert(names.len() - 1, BF16);
     }
     if !optimise(&mut optimised, &names).map_err(context)? {
         return Ok("refused by a pass");

@@ -1,0 +1,131 @@
+use bertc_ir::eval::eval;
+use bertc_ir::{DType, Graph, Linear, Op, SumNorm, Tensor, ValueId};
+
+use crate::testing::{T, count, run};
+
+/// Numbers between -1 and 1 with no pattern that a column shares.
+fn spread(n: usize, k: usize) -> Vec<f32> {
+    (0..n).map(|i| ((i * k + i / 7) % 29) as f32 / 16.0 - 0.8).collect()
+}
+
+/// Embeddings, attention over a merged product, a product with the sum as its residual, and a classifier.
+fn layer() -> Graph {
+    let mut t = T::new();
+    let ids = t.input(DType::I64, &["1", "seq"]);
+    let table = t.f32(&[5, 16], &spread(80, 7));
+    let gamma = t.f32(&[16], &spread(16, 5));
+    let norm = SumNorm { tables: 1, norm: Some(1e-5), ..Default::default() };
+    let x = t.add(Op::SumNorm(norm), &[table, ids, gamma, gamma]);
+    let parts = [3, 11, 13].map(|k| t.f32(&[16, 16], &spread(256, k)));
+    let w = t.add(Op::Concat { axis: 1 }, &parts);
+    let qkv = t.add(Op::Linear(Linear::default()), &[x, w]);
+    let slice =
+        |t: &mut T, i: i64| t.add(Op::Slice { axis: 2, start: (i * 16).into(), len: 16.into(), step: 1 }, &[qkv]);
+    let [q, k, v] = [0, 1, 2].map(|i| slice(&mut t, i));
+    let a = bertc_ir::Attention { heads: 2, scale: 0.5, ..Default::default() };
+    let y = t.add(Op::Attention(a), &[q, k, v]);
+    let y = t.add(Op::Linear(Linear { residual: true, trans_b: true, ..Default::default() }), &[y, parts[1], x]);
+    t.g.add_output("y", y);
+    let head = t.f32(&[16, 2], &spread(32, 9));
+    let z = t.add(Op::MatMul { trans_b: false }, &[y, head]);
+    t.g.add_output("z", z);
+    t.g
+}
+
+fn of<'a>(g: &'a Graph, name: &str) -> Vec<(ValueId, &'a Op)> {
+    g.topo().into_iter().filter(|&v| g.op(v).name() == name).map(|v| (v, g.op(v))).collect()
+}
+
+fn close(before: &Graph, after: &Graph, tolerance: f64) {
+    bertc_ir::verify::verify(after).unwrap();
+    let ids = Tensor::from_i64(vec![1, 4], &[4, 0, 2, 1]);
+    let [a, b] = [before, after].map(|g| eval(g, &[1, 4], std::slice::from_ref(&ids)).unwrap());
+    for (a, b) in a.iter().zip(&b) {
+        let (a, b) = (a.to_f64_vec(), b.to_f64_vec());
+        let top = a.iter().fold(0f64, |m, x| m.max(x.abs()));
+        let worst = a.iter().zip(&b).fold(0f64, |m, (x, y)| m.max((x - y).abs()));
+        assert!(worst <= tolerance * top && worst > 0.0, "{worst} of {top}");
+    }
+}
+
+#[test]
+fn products_and_tables_are_integers_and_rows_are_made_once() {
+    let before = layer();
+    let mut after = before.clone();
+    assert!(run(&mut after, "use-int8"));
+    close(&before, &after, 0.05);
+    // Of the sum, read by the merged product, and of the attention's result.
+    for op in ["row_scale", "row_offset", "quantise_rows"] {
+        assert_eq!(count(&after, op), 2);
+    }
+    let linears = of(&after, "linear");
+    assert_eq!(linears.len(), 2);
+    for &(v, op) in &linears {
+        let Op::Linear(l) = op else { panic!("{op:?}") };
+        assert!(l.int8 && l.offset && !l.zero, "{l:?}");
+        assert_eq!(after.ty(v).dtype, DType::F32);
+    }
+    assert_eq!(linears.iter().filter(|(_, op)| matches!(op, Op::Linear(l) if l.trans_b && l.residual)).count(), 1);
+    let concat = of(&after, "concat")[0].0;
+    assert!(after.operands(concat).iter().all(|&o| after.as_const(o).is_some_and(|t| t.dtype() == DType::I8)));
+    assert!(matches!(of(&after, "sum_norm")[0].1, Op::SumNorm(s) if s.int8));
+    assert_eq!(count(&after, "matmul"), 1, "two columns are not worth it");
+    assert!(!run(&mut after, "use-int8"));
+}
+
+#[test]
+fn attentions_among_integers_are_bf16() {
+    let before = layer();
+    let mut after = before.clone();
+    let mut steps = crate::parse("use-int8,use-bf16{attention-only=1}", crate::registry::PASSES).unwrap();
+    crate::run_steps(&mut after, &steps, &crate::Options { verify_each: true }, &mut crate::Unwatched).unwrap();
+    close(&before, &after, 0.05);
+    let types = |g: &Graph, name| of(g, name).into_iter().map(|(v, _)| g.ty(v).dtype).collect::<Vec<_>>();
+    assert_eq!(types(&after, "attention"), [DType::BF16]);
+    assert_eq!(types(&after, "linear"), [DType::BF16, DType::F32]);
+    assert_eq!(types(&after, "sum_norm"), [DType::F32], "a stream between layers keeps its precision");
+    assert_eq!(count(&after, "cast"), 0);
+    steps[1].options.clear();
+    let mut all = before.clone();
+    crate::run_steps(&mut all, &steps, &crate::Options { verify_each: true }, &mut crate::Unwatched).unwrap();
+    close(&before, &all, 0.05);
+    assert_eq!(types(&all, "sum_norm"), [DType::BF16]);
+    assert_eq!(count(&all, "cast"), 0);
+}
+
+#[test]
+fn what_integers_can_not_do_stays() {
+    let mut t = T::new();
+    let x = t.input(DType::F32, &["seq", "6"]);
+    let six = t.f32(&[6, 16], &[0.25; 96]);
+    let y = t.add(Op::Linear(Linear::default()), &[x, six]);
+    let given = t.input(DType::F32, &["16", "16"]);
+    let y = t.add(Op::Linear(Linear::default()), &[y, given]);
+    let strange = t.f32(&[16, 16], &[f32::INFINITY; 256]);
+    let y = t.add(Op::Linear(Linear::default()), &[y, strange]);
+    // Below one another, and of half a panel.
+    let [half, whole] = [8, 16].map(|n| t.f32(&[8, n], &vec![0.5; 8 * n]));
+    let below = t.add(Op::Concat { axis: 0 }, &[whole, whole]);
+    let y = t.add(Op::Linear(Linear::default()), &[y, below]);
+    let left = t.add(Op::Slice { axis: 1, start: 0.into(), len: 8.into(), step: 1 }, &[y]);
+    let beside = t.add(Op::Concat { axis: 1 }, &[half, whole]);
+    let y = t.add(Op::MatMul { trans_b: false }, &[left, beside]);
+    t.g.add_output("y", y);
+    assert!(!run(&mut t.g, "use-int8"));
+}
+
+#[test]
+fn widened_constants_are_constants() {
+    let mut t = T::new();
+    let x = t.input(DType::F32, &["seq", "16"]);
+    let half = t.constant(Tensor::from_scalars(
+        DType::F16,
+        vec![16, 16],
+        spread(256, 5).into_iter().map(|x| bertc_ir::Scalar::Float(x.into())),
+    ));
+    let w = t.add(Op::Cast(DType::F32), &[half]);
+    let y = t.add(Op::MatMul { trans_b: true }, &[x, w]);
+    t.g.add_output("y", y);
+    assert!(run(&mut t.g, "use-int8"));
+    assert!(matches!(of(&t.g, "linear")[0].1, Op::Linear(l) if l.int8 && l.trans_b));
+}

@@ -1,0 +1,91 @@
+//! Constant matrices and tables as integers with scales.
+
+use bertc_ir::{DType, Graph, Op, Tensor, ValueId};
+
+/// The largest integer that a weight becomes. -128 is none: kernels negate weights, and sums of pairs fit 16 bits.
+const MOST: f32 = 127.0;
+
+/// The constant that `v` is, or that it widens.
+pub fn constant(g: &Graph, v: ValueId) -> Option<&Tensor> {
+    let of = |v| g.as_const(v).filter(|t| matches!(t.dtype(), DType::F32 | DType::F16 | DType::BF16));
+    match g.op(v) {
+        Op::Cast(DType::F32) => of(g.operands(v)[0]),
+        _ => of(v).filter(|t| t.dtype() == DType::F32),
+    }
+}
+
+/// The elements of a float tensor.
+pub fn floats(t: &Tensor) -> Vec<f32> {
+    if t.dtype() != DType::F32 {
+        return t.to_f32_vec();
+    }
+    t.bytes().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
+}
+
+/// A matrix as i8, symmetric around 0, and what 1 stands for in each row (`axis` 0) or column (1): the largest magnitude
+/// there / 127. What is 0 throughout has the unit 0.
+///
+/// # Errors
+/// Why it can't be.
+pub fn quantise(t: &Tensor, axis: usize) -> Result<(Tensor, Vec<f32>), &'static str> {
+    let &[rows, columns] = t.shape() else { return Err("the matrix is not of rank 2") };
+    let x = floats(t);
+    if x.iter().any(|x| !x.is_finite()) {
+        return Err("the matrix has an element that is not finite");
+    }
+    let mut scales = vec![0f32; if axis == 0 { rows } else { columns }];
+    for (i, row) in x.chunks_exact(columns.max(1)).enumerate() {
+        if axis == 0 {
+            scales[i] = row.iter().fold(0f32, |m, x| m.max(x.abs()));
+        } else {
+            scales.iter_mut().zip(row).for_each(|(m, x)| *m = m.max(x.abs()));
+        }
+    }
+    scales.iter_mut().for_each(|m| *m /= MOST);
+    let each = |x: f32, scale: f32| {
+        // A unit of denormals may be 0, or too coarse for its elements to stay within bounds.
+        let q = if scale == 0.0 { 0.0 } else { (x / scale).round_ties_even().clamp(-MOST, MOST) };
+        (q as i8).cast_unsigned()
+    };
+    let mut bytes = Vec::with_capacity(x.len());
+    for (i, row) in x.chunks_exact(columns.max(1)).enumerate() {
+        if axis == 0 {
+            bytes.extend(row.iter().map(|&x| each(x, scales[i])));
+        } else {
+            bytes.extend(row.iter().zip(&scales).map(|(&x, &s)| each(x, s)));
+        }
+    }
+    let q = Tensor::new(DType::I8, vec![rows, columns], bytes.into()).ok_or("the matrix has no elements")?;
+    Ok((q, scales))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn units_are_of_rows_or_of_columns() {
+        let t = Tensor::from_f32(vec![2, 3], &[1.27, -0.635, 0.0, -0.3, 0.635, 0.0]);
+        let (q, scales) = quantise(&t, 1).unwrap();
+        assert_eq!(q.to_i64_vec(), [127, -127, 0, -30, 127, 0]);
+        assert_eq!(scales, [0.01, 0.005, 0.0]);
+        let (q, scales) = quantise(&t, 0).unwrap();
+        // Halves go to the even neighbour: 63.5 to 64, and 60.0 is a whole number.
+        assert_eq!(q.to_i64_vec(), [127, -64, 0, -60, 127, 0]);
+        assert_eq!(scales, [0.01, 0.005]);
+    }
+
+    #[test]
+    fn no_weight_is_minus_128_and_none_is_strange() {
+        for unit in [f32::MAX, 1.0, f32::MIN_POSITIVE, 1e-44, 1e-45] {
+            let t = Tensor::from_f32(vec![1, 3], &[-unit, unit / 3.0, unit]);
+            let (q, scales) = quantise(&t, 0).unwrap();
+            assert!(q.to_i64_vec().iter().all(|q| q.abs() <= 127), "{unit}");
+            assert!(scales[0].is_finite());
+        }
+        for strange in [f32::NAN, f32::INFINITY] {
+            assert!(quantise(&Tensor::from_f32(vec![1, 1], &[strange]), 1).unwrap_err().contains("finite"));
+        }
+        assert!(quantise(&Tensor::from_f32(vec![4, 0], &[]), 1).is_ok());
+    }
+}
