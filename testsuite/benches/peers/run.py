@@ -49,7 +49,7 @@ def compiler(path, work):
     return path, stub
 
 
-def prepare(args, work, python, converter, missing):
+def prepare(args, work, python, converter, quantizers, missing):
     """The files that the runtimes load, by model."""
     bertc, stub = compiler(args.bertc, work)
     files = {}
@@ -58,16 +58,25 @@ def prepare(args, work, python, converter, missing):
         onnx = work / f'{key}.onnx'
         if not onnx.exists():
             call(python, script, target.format(folder=work))
-        flags = shlex.split(args.flags) + ['--bf16'] * args.bf16
-        so = work / (f'{key}-bf16.so' if args.bf16 else f'{key}.so')
+        flags = shlex.split(args.flags) + ['--bf16'] * args.bf16 + ['--int8'] * args.int8
+        so = work / f'{key}{"-bf16" * args.bf16}{"-int8" * args.int8}.so'
         call(bertc, onnx, '--emit', 'sharedlib', '--name', 'peer', '-o', so, *flags)
-        files[key] = {'title': title, 'onnx': str(onnx), 'so': str(so), 'rt': str(stub), 'cold': str(work / 'cold'),
-                      'precision': 'bf16' if args.bf16 else 'f32'}
+        files[key] = {'title': title, 'onnx': str(onnx), 'openvino': str(onnx), 'so': str(so), 'rt': str(stub),
+                      'cold': str(work / 'cold'), 'precision': 'bf16' if args.bf16 else 'f32'}
+        if args.int8:
+            names = [work / f'{key}-ort-int8.onnx', work / f'{key}-openvino-int8.xml']
+            if not names[1].exists():
+                call(quantizers[0], HERE / 'quantize.py', onnx, *names)
+            files[key]['onnx'], files[key]['openvino'] = map(str, names)
         for batch, sequence in args.shapes if converter else []:
             out = work / f'{key}-{batch}-{sequence}.tflite'
             try:
                 if not out.exists():
                     call(converter, HERE / 'convert.py', onnx, out, batch, sequence)
+                if args.int8:
+                    dense, out = out, out.with_stem(out.stem + '-int8')
+                    if not out.exists():
+                        call(quantizers[1], HERE / 'quantize_litert.py', dense, out)
                 files[key][f'tflite-{batch}-{sequence}'] = str(out)
             except subprocess.CalledProcessError:
                 missing.append(f'LiteRT, {title}, batch {batch}, length {sequence}: the conversion failed')
@@ -86,6 +95,8 @@ def main():
     parser.add_argument('--bertc', type=Path, help='the program, libbertc_rt.a beside it; default: built by cargo')
     parser.add_argument('--flags', default='--cpu native', help='for bertc; default: --cpu native')
     parser.add_argument('--bf16', action='store_true', help='bertc and OpenVINO compute in bf16; the others have none')
+    parser.add_argument('--int8', action='store_true', help='8-bit integers in all: as ONNX Runtime\'s dynamic quantisation, '
+                        'OpenVINO\'s NNCF and LiteRT\'s dynamic range make them')
     parser.add_argument('--python', default=sys.executable, help='makes the environments; default: this one')
     parser.add_argument('--work', type=Path, default=ROOT / 'target/peers', help='default: target/peers')
     parser.add_argument('--json', type=Path, help='file for all figures')
@@ -107,10 +118,14 @@ def main():
     except subprocess.CalledProcessError:
         converter = None
         missing.append('LiteRT: its converter could not be installed (it needs Python 3.12: --python)')
+    quantizers = [environment(args.python, work / f'venv-{name}', f'requirements-{name}.txt')
+                  for name in ('quantize', 'quantize-litert') if args.int8]
     config = {
-        'files': prepare(args, work, python, converter, missing), 'shapes': args.shapes, 'threads': args.threads,
-        'seconds': args.seconds, 'flags': args.flags + ' --bf16' * args.bf16, 'missing': missing,
-        'precision': 'bf16 in bertc and OpenVINO, f32 in the others' if args.bf16 else 'f32 everywhere',
+        'files': prepare(args, work, python, converter, quantizers, missing), 'shapes': args.shapes, 'threads': args.threads,
+        'seconds': args.seconds, 'flags': args.flags + ' --bf16' * args.bf16 + ' --int8' * args.int8,
+        'missing': missing,
+        'precision': 'int8 everywhere' if args.int8 else
+        'bf16 in bertc and OpenVINO, f32 in the others' if args.bf16 else 'f32 everywhere',
         'command': shlex.join(['python', 'testsuite/benches/peers/run.py', *sys.argv[1:]]),
         'json': str(args.json.resolve()) if args.json else None, 'out': str(args.out.resolve()) if args.out else None,
     }

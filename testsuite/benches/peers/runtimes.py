@@ -42,7 +42,7 @@ class OpenVino:
         import openvino as ov
 
         core = ov.Core()
-        model = core.read_model(files['onnx'])
+        model = core.read_model(files['openvino'])
         # Fixed extents are what it is fastest with.
         model.reshape({i.any_name: [batch, sequence] for i in model.inputs})
         self.model = core.compile_model(model, 'CPU', {
