@@ -1,4 +1,4 @@
-//! The machine's peak of multiply-adds, of f32 or of bf16, as a program: what no kernel can be faster than.
+//! The machine's peak of multiply-adds, of f32, of bf16 or of bytes, as a program: what no kernel can be faster than.
 //!
 //! Each task runs a loop of multiply-adds over as many independent sums as registers hold, so that neither latency nor
 //! memory limits it, only how many such instructions the CPU starts in a cycle.
@@ -38,7 +38,7 @@ pub struct Width {
     pub lanes: u8,
     /// How many such registers there are.
     pub registers: usize,
-    /// What is multiplied: f32, or pairs of bf16.
+    /// What is multiplied: f32, pairs of bf16, or with i8 four bytes, in the fastest way that the target has.
     pub dtype: DType,
 }
 
@@ -51,7 +51,8 @@ impl Width {
         Width { lanes: target.lanes(), registers: target.vector_registers(), dtype: DType::F32 }
     }
 
-    /// Every width that there is an emitter for, narrow first; of bf16 where there are instructions for it.
+    /// Every width that there is an emitter for, narrow first; of bf16 where there are instructions for it, of bytes the
+    /// widest.
     pub fn all(target: &Target) -> Vec<Width> {
         let mut all = vec![Width::narrow(target)];
         let most = x86::lanes(target).unwrap_or(0);
@@ -60,16 +61,20 @@ impl Width {
         if most == WIDE.lanes && target.has("avx512bf16") {
             all.push(Width { dtype: DType::BF16, ..WIDE });
         }
+        let widest = all.iter().rfind(|w| w.dtype == DType::F32).copied();
+        all.extend(widest.map(|w| Width { dtype: DType::I8, ..w }));
         all
     }
 }
 
 /// The program for such vectors; its symbols start with `name`.
-pub fn peak(name: &str, target: &Target, Width { lanes, registers, dtype }: Width) -> Peak {
-    let sums = registers.saturating_sub(SPARE).max(1);
+pub fn peak(name: &str, target: &Target, width: Width) -> Peak {
+    let Width { lanes, registers: _, dtype } = width;
+    let sums = sums(width, target);
     let mut symbols = Symbols::default();
     let tasks = Dim::symbol(symbols.intern("tasks", 1, MAX_TASKS));
-    let ty = TensorType::new(DType::F32, vec![tasks.clone(), i64::from(lanes).into()]);
+    let of_sums = if dtype == DType::I8 { DType::I32 } else { DType::F32 };
+    let ty = TensorType::new(of_sums, vec![tasks.clone(), i64::from(lanes).into()]);
     let program = Program {
         name: name.to_string(),
         symbols,
@@ -77,6 +82,7 @@ pub fn peak(name: &str, target: &Target, Width { lanes, registers, dtype }: Widt
         outputs: vec![PortSpec { name: "sums".into(), ty }],
         kernels: vec![match dtype {
             DType::BF16 => pairs(lanes, sums),
+            DType::I8 => quads(lanes, sums, target.fastest_int8()),
             _ => kernel(lanes, sums, target.is_x86_64()),
         }],
         consts: Vec::new(),
@@ -91,8 +97,20 @@ pub fn peak(name: &str, target: &Target, Width { lanes, registers, dtype }: Widt
             source: "peak".into(),
         }],
     };
-    let of_lane = if dtype == DType::BF16 { 2 } else { 1 };
+    let of_lane = match dtype {
+        DType::BF16 => 2,
+        DType::I8 => 4,
+        _ => 1,
+    };
     Peak { program, multiply_adds: ITERATIONS as u64 * (UNROLL * sums * usize::from(lanes) * of_lane) as u64 }
+}
+
+/// How many sums a kernel has.
+fn sums(Width { registers, dtype, .. }: Width, target: &Target) -> usize {
+    // Without an instruction for them, bytes are widened on their way.
+    let widened = dtype == DType::I8 && target.fastest_int8() == DotKind::I8 && !target.has("dotprod");
+    let spare = if widened { 2 * SPARE } else { SPARE };
+    registers.saturating_sub(spare).max(1)
 }
 
 /// `overwrite`: whether the target's multiply-add overwrites a factor (else the addend), which then is the sum, so that
@@ -144,6 +162,26 @@ fn pairs(lanes: u8, sums: usize) -> Kernel {
     b.finish()
 }
 
+/// The same on four bytes at a time.
+fn quads(lanes: u8, sums: usize, kind: DotKind) -> Kernel {
+    let mut b = KernelBuilder::new("byte_products");
+    let y = b.output("sums", DType::I32);
+    b.keep_order();
+    let int = RegType::vector(Elem::I32, lanes);
+    let mut init = vec![b.const_i(int, 0x0102_0304), b.const_i(int, 0x0506_0708)];
+    init.extend((0..sums).map(|i| b.const_i(int, i as i64)));
+    let (zero, end) = (b.int(0), b.int(ITERATIONS));
+    let all = b.for_loop(zero, end, 1, &init, |b, _, carried| {
+        let mut next = carried.to_vec();
+        for _ in 0..UNROLL {
+            next[2..].iter_mut().for_each(|s| *s = b.dot(kind, carried[0], carried[1], *s));
+        }
+        next
+    });
+    store_sum(&mut b, y, &all[2..], lanes);
+    b.finish()
+}
+
 /// Stores the sum of all `sums` as the task's vector of `y`, so that none of them is dead.
 pub(crate) fn store_sum(b: &mut KernelBuilder, y: usize, sums: &[Reg], lanes: u8) {
     let sum = sums[1..].iter().fold(sums[0], |sum, &x| b.add(sum, x));
@@ -164,7 +202,10 @@ mod tests {
             ("x86_64", "x86-64-v3", Some(Width { lanes: 8, registers: 16, dtype: DType::F32 }), "ymm"),
             ("x86_64", "sapphirerapids", Some(Width { dtype: DType::BF16, ..WIDE }), "vdpbf16ps"),
             ("x86_64", "x86-64-v4", Some(WIDE), "zmm"),
+            ("x86_64", "cascadelake", Some(Width { dtype: DType::I8, ..WIDE }), "vpdpbusd"),
+            ("x86_64", "alderlake", Some(Width { lanes: 8, registers: 16, dtype: DType::I8 }), "vpdpbusd"),
             ("aarch64", "generic", None, "fmla"),
+            ("aarch64", "cortex-a76", Some(Width { lanes: 4, registers: 32, dtype: DType::I8 }), "sdot"),
         ] {
             let target = Target::parse(arch, cpu).unwrap();
             let width = width.unwrap_or(Width::narrow(&target));
@@ -172,13 +213,19 @@ mod tests {
             let asm = object::emit_asm(&[object::Variant { program: &p.program, target: &target }]).unwrap();
             let kernel = asm.split("\n\n").next().unwrap();
             let lines: Vec<&str> = kernel.lines().collect();
-            let is = |l: &&str| l.contains(op) && ["fmadd", "fmla", "vdpbf16ps"].iter().any(|op| l.contains(op));
+            let is = |l: &&str| {
+                l.contains(op) && ["fmadd", "fmla", "vdpbf16ps", "vpdpbusd", "sdot"].iter().any(|op| l.contains(op))
+            };
             let (first, last) = (lines.iter().position(&is), lines.iter().rposition(&is));
             let body = &lines[first.unwrap()..=last.unwrap()];
             let sums = width.registers - SPARE;
             assert_eq!(body.iter().filter(|l| is(l)).count(), UNROLL * sums, "{kernel}");
             assert_eq!(body.len(), UNROLL * sums, "copies or spills in\n{kernel}");
-            let of_lane = if width.dtype == DType::BF16 { 2 } else { 1 };
+            let of_lane = match width.dtype {
+                DType::BF16 => 2,
+                DType::I8 => 4,
+                _ => 1,
+            };
             assert_eq!(p.multiply_adds, 4096 * 8 * sums as u64 * u64::from(width.lanes) * of_lane);
         }
     }
@@ -186,8 +233,31 @@ mod tests {
     #[test]
     fn wide_needs_the_cpu() {
         let widths = |cpu: &str| Width::all(&Target::parse("x86_64", cpu).unwrap());
-        assert_eq!(widths("x86-64-v3").iter().map(|w| w.lanes).collect::<Vec<_>>(), [4, 8]);
+        assert_eq!(widths("x86-64-v3").iter().map(|w| w.lanes).collect::<Vec<_>>(), [4, 8, 8]);
         let kinds: Vec<_> = widths("znver4").iter().map(|w| (w.lanes, w.dtype)).collect();
-        assert_eq!(kinds, [(4, DType::F32), (8, DType::F32), (16, DType::F32), (16, DType::BF16)]);
+        let wide = [DType::F32, DType::BF16, DType::I8].map(|d| (16, d));
+        assert_eq!(kinds, [&[(4, DType::F32), (8, DType::F32)], &wide[..]].concat());
+    }
+
+    /// Without spills, where the emitter has none: as many products as there are, and the least that each takes.
+    #[test]
+    fn bytes_are_multiplied_without_an_instruction_too() {
+        for (arch, cpu, want) in [
+            ("x86_64", "x86-64-v2", &[("pmaddwd", 2), ("psraw", 0)][..]),
+            ("x86_64", "x86-64-v3", &[("vpmaddubsw", 1), ("vpsignb", 1), ("vpmaddwd", 1), ("vpabsb", 0)]),
+            ("x86_64", "x86-64-v4", &[("vpmaddwd", 2), ("vpsraw", 0)]),
+        ] {
+            let target = Target::parse(arch, cpu).unwrap();
+            let width = Width::all(&target).into_iter().find(|w| w.dtype == DType::I8).unwrap();
+            let p = peak("peak", &target, width);
+            let asm = object::emit_asm(&[object::Variant { program: &p.program, target: &target }]).unwrap();
+            let kernel = asm.split("\n\n").next().unwrap();
+            for (op, each) in want {
+                let found = kernel.lines().filter(|l| l.split_whitespace().any(|w| w == *op)).count();
+                let dots = UNROLL * sums(width, &target);
+                let fits = if *each == 0 { found <= 4 } else { found == each * dots };
+                assert!(fits, "{found} {op} for {dots} products on {cpu}\n{kernel}");
+            }
+        }
     }
 }

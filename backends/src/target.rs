@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use bertc_ir::Diag;
 use bertc_ir::diag::did_you_mean;
+use bertc_ir::kernel::DotKind;
 use cranelift_codegen::isa::{self, OwnedTargetIsa};
 use cranelift_codegen::settings::{self, Configurable};
 pub use target_lexicon::BinaryFormat;
@@ -226,6 +227,13 @@ impl Target {
     /// Whether a fused multiply-add is one instruction.
     pub fn has_fma(&self) -> bool {
         !self.is_x86_64() || self.has("fma")
+    }
+
+    /// Which dot products of bytes, whose second factors are never -128, are the fastest: where unsigned ones times signed
+    /// ones are an x86-64 instruction, those.
+    pub fn fastest_int8(&self) -> DotKind {
+        let vnni = self.has("avx512vnni") || self.has("avxvnni");
+        if vnni { DotKind::U8I8 } else { DotKind::I8 }
     }
 
     /// Number of 128-bit registers that Cranelift allocates.

@@ -148,11 +148,11 @@ pub fn run(o: &BenchOptions) -> Result<(), Vec<Diag>> {
     let arena = compiled.program().arena_bytes(&dims);
     let target = compiled.front().target.triple.to_string();
     let steps = o.profile.then(|| profile::steps(&compiled, &dims)).transpose()?;
+    let factors: Vec<_> = compiled.program().kernels.iter().map(|k| bound::kind(k).dtype).collect();
     // Only the library is needed from here on.
     drop(compiled);
     let multiply_adds = model_multiply_adds(&o.model, &o.compile, &named)?;
-    let yardsticks =
-        Yardsticks { peaks: peak::load_all(dir.path(), o.compile.bf16)?, reads: bandwidth::load(dir.path())? };
+    let yardsticks = Yardsticks { peaks: peak::load_all(dir.path(), &factors)?, reads: bandwidth::load(dir.path())? };
     progress.finish();
 
     let (rows, read_bytes) = measure(o, &loaded, &dims, &yardsticks)?;

@@ -3,11 +3,12 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use bertc_backends::emit::x86::{disassemble, emit_kernel};
+use bertc_backends::emit::x86::emit_kernel;
 use bertc_backends::lower::lower;
 use bertc_ir::kernel::Kernel;
-use iced_x86::{Decoder, DecoderOptions, Formatter, Instruction, IntelFormatter, MemorySizeOptions, Mnemonic, OpKind};
+use iced_x86::{Formatter, Instruction, IntelFormatter, MemorySizeOptions, Mnemonic, OpKind};
 
+use crate::evex::instructions;
 use crate::machine::{target, vectors};
 use crate::{dots, graphs};
 
@@ -29,9 +30,7 @@ fn emitted() -> Result<Vec<(Instruction, Vec<u8>)>, String> {
     }
     for k in &kernels {
         let code = emit_kernel(k, &target()).map_err(|d| d.to_string())?;
-        // The listing knows where the code ends.
-        let count = disassemble(&code).lines().filter(|l| l.starts_with("  ") && !l.contains(".long")).count();
-        for i in Decoder::new(64, &code, DecoderOptions::NONE).iter().take(count) {
+        for i in instructions(&code) {
             let key = (i.code() as u32, (0..i.op_count()).map(|n| i.op_kind(n) as u32).collect::<Vec<_>>());
             let masked = (i.has_op_mask(), i.zeroing_masking(), i.is_broadcast());
             forms.entry((key, masked)).or_insert_with(|| (i, code[i.ip() as usize..i.next_ip() as usize].to_vec()));

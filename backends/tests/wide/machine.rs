@@ -15,6 +15,7 @@ use half::{bf16, f16};
 #[path = "../common/native.rs"]
 mod native;
 
+use crate::evex;
 pub use native::Arg;
 use native::{Call, Outcome, undefined};
 
@@ -64,9 +65,19 @@ pub fn vectors() -> Vec<u8> {
     [4, 8, 16].into_iter().filter(|&n| n <= widest()).collect()
 }
 
+fn runs_here(cpu: &str) -> bool {
+    Target::parse("x86_64", cpu).unwrap().runs_here()
+}
+
+/// Whether code for a CPU runs here only with its EVEX forms in the place of others.
+fn in_evex(cpu: &str) -> bool {
+    let [(_, evex), (_, vex)] = INT8_ISAS;
+    cpu == vex && !runs_here(vex) && runs_here(evex)
+}
+
 /// Why kernels for a CPU can't run here, if they can't.
 pub fn obstacle(cpu: &str) -> Option<String> {
-    if !Target::parse("x86_64", cpu).unwrap().runs_here() {
+    if !runs_here(cpu) && !in_evex(cpu) {
         return Some(format!("this machine is no {cpu}"));
     }
     let cc = Command::new("cc").arg("--version").output().is_ok_and(|o| o.status.success());
@@ -147,7 +158,11 @@ pub fn run(cases: &[Case]) -> Result<(), String> {
 
 /// As [`run`], of kernels that are emitted already.
 pub fn run_codes(cases: &[Case], codes: &[Vec<u8>]) -> Result<(), String> {
-    let bytes = object(codes);
+    let bytes = if in_evex(CPU.get()) {
+        object(&codes.iter().map(|c| evex::in_evex(c)).collect::<Vec<_>>())
+    } else {
+        object(codes)
+    };
     assert_eq!(undefined(&bytes), Vec::<String>::new());
     let calls: Vec<Call<'_>> = cases.iter().map(|c| Call { args: &c.args, tasks: c.tasks }).collect();
     let have = native::run(&bytes, &calls, "cc", None);

@@ -6,6 +6,7 @@ mod disassembly;
 mod dot;
 #[path = "../common/dots.rs"]
 mod dots;
+mod evex;
 #[path = "../common/templates.rs"]
 mod graphs;
 mod machine;

@@ -16,6 +16,7 @@ pub const TESTS: &[Test] = &[
     ("polynomials_read_constants_from_memory", polynomial),
     ("listing_has_literals", literals),
     ("gemm_loop_on_bytes_repeats_nothing", signed_quads),
+    ("bytes_are_stored_by_the_register", narrow),
 ];
 
 /// For code with instructions for bf16.
@@ -210,6 +211,30 @@ fn polynomial() -> Result<(), String> {
         ("vfmadd213ps", 1),
         ("vfmadd231ps", 1),
     ];
+    expect(&k, &want)
+}
+
+/// Rounding to bytes by a sum whose lowest byte the result is: no conversion, and no element by itself.
+fn narrow() -> Result<(), String> {
+    let k = kernel(
+        "kernel @narrow(%x: ptr<f32>, %y: mut ptr<i8>, %n: i64) task %t {
+          %zero = const 0 : i64
+          %scale = const 1.25 : f32x16 %magic = const 12582912.0 : f32x16
+          for %i = %zero to %n step 16 {
+            %v = load %x[%i] : f32x16
+            %p = fma %v, %scale, %magic : f32x16
+            %q = bitcast %p : i32x16
+            store %y[%i], %q
+          }
+        }"
+        .replace("i32x16", &format!("i32x{}", widest()))
+        .as_str(),
+    )?;
+    let mut want = vec![("add", 1), ("cmp", 1), ("jl", 1), ("vbroadcastss", 2), ("vfmadd231ps", 1)];
+    match widest() {
+        16 => want.push(("vpmovdb", 1)),
+        _ => want.extend([("vpand", 1), ("vextractf128", 1), ("vpackusdw", 1), ("vpackuswb", 1), ("vmovq", 1)]),
+    }
     expect(&k, &want)
 }
 

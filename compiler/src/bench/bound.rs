@@ -103,18 +103,18 @@ fn op_bytes(g: &Graph, v: ValueId, dims: &[i64]) -> u64 {
 pub(super) fn kind(kernel: &Kernel) -> PeakKind {
     // Four lanes are the least that any target's vectors have.
     let lanes = kernel.regs.iter().map(|r| r.lanes).max().unwrap_or(1).max(4);
-    // Where there are no instructions for it, bf16 is widened to f32: the emitter knows, and no peak of it was measured.
-    let dtype = if multiplies_bf16(&kernel.body) { DType::BF16 } else { DType::F32 };
-    PeakKind { dtype, bits: 32 * u32::from(lanes) }
+    PeakKind { dtype: factors(&kernel.body).unwrap_or(DType::F32), bits: 32 * u32::from(lanes) }
 }
 
-/// Whether a block has dot products of bf16.
-fn multiplies_bf16(block: &Block) -> bool {
-    block.insts.iter().any(|i| match i {
-        Inst::Dot { kind: DotKind::Bf16, .. } => true,
-        Inst::For { body, .. } => multiplies_bf16(body),
-        Inst::If { then, otherwise, .. } => multiplies_bf16(then) || multiplies_bf16(otherwise),
-        _ => false,
+/// What a block has dot products of, if it has. Where there are no instructions for bf16, it is widened to f32: the emitter
+/// knows, and no peak of it was measured.
+fn factors(block: &Block) -> Option<DType> {
+    block.insts.iter().find_map(|i| match i {
+        Inst::Dot { kind: DotKind::Bf16, .. } => Some(DType::BF16),
+        Inst::Dot { kind: DotKind::I8 | DotKind::I8Full | DotKind::U8I8, .. } => Some(DType::I8),
+        Inst::For { body, .. } => factors(body),
+        Inst::If { then, otherwise, .. } => factors(then).or_else(|| factors(otherwise)),
+        _ => None,
     })
 }
 
@@ -186,11 +186,16 @@ impl Bound {
 }
 
 impl Machine<'_> {
-    /// Multiply-adds a second of a kind. If that one was not measured: of f32 in such vectors, or of the fastest kind.
+    /// Multiply-adds a second of a kind. If that one was not measured: of the same factors in other vectors, of f32 in such
+    /// vectors, or of the fastest kind.
     pub fn peak(&self, kind: PeakKind) -> f64 {
-        let of = |kind: PeakKind| self.peaks.iter().find(|p| p.kind == kind).map(|p| p.rate);
-        let exact = of(kind).or_else(|| of(PeakKind { dtype: DType::F32, ..kind }));
-        exact.unwrap_or_else(|| self.peaks.iter().map(|p| p.rate).fold(0.0, f64::max))
+        let of = |wanted: &dyn Fn(PeakKind) -> bool| {
+            self.peaks.iter().filter(|p| wanted(p.kind)).map(|p| p.rate).reduce(f64::max)
+        };
+        let f32s = PeakKind { dtype: DType::F32, ..kind };
+        let exact = of(&|k| k == kind);
+        let like = || if kind.dtype == DType::F32 { None } else { of(&|k| k.dtype == kind.dtype) };
+        exact.or_else(like).or_else(|| of(&|k| k == f32s)).or_else(|| of(&|_| true)).unwrap_or(0.0)
     }
 
     /// The bound of a step in a run that reads `weights` bytes of constants.
@@ -210,6 +215,8 @@ impl Machine<'_> {
 
 #[cfg(test)]
 mod tests {
+    use bertc_ir::kernel::{Elem, KernelBuilder, RegType};
+
     use super::*;
 
     const WIDE: PeakKind = PeakKind { dtype: DType::F32, bits: 512 };
@@ -238,7 +245,33 @@ mod tests {
         let both = b.and(&m.bound(1000, WIDE, Traffic::default(), 0));
         assert_eq!((both.time, both.by()), (13.0, Some(Binding::Compute)));
         assert_eq!(m.bound(0, WIDE, Traffic::default(), 0).by(), None);
-        // A kind that was not measured.
+        // Kinds that were not measured.
         assert_eq!(m.peak(PeakKind { dtype: DType::F32, bits: 256 }), 100.0);
+        assert_eq!(m.peak(PeakKind { dtype: DType::BF16, bits: 128 }), 25.0);
+        let bytes = PeakKind { dtype: DType::I8, bits: 512 };
+        let peaks = [peaks[0], PeakRate { kind: bytes, rate: 400.0 }];
+        assert_eq!(machine(&peaks).peak(PeakKind { bits: 128, ..bytes }), 400.0);
+    }
+
+    #[test]
+    fn a_kernel_is_measured_against_its_own_kind() {
+        for (dot, dtype) in [
+            (None, DType::F32),
+            (Some(DotKind::Bf16), DType::BF16),
+            (Some(DotKind::I8), DType::I8),
+            (Some(DotKind::I8Full), DType::I8),
+            (Some(DotKind::U8I8), DType::I8),
+        ] {
+            let mut b = KernelBuilder::new("k");
+            let (zero, a) = (b.int(0), b.const_i(RegType::vector(Elem::I32, 8), 1));
+            b.for_loop(zero, zero, 1, &[], |b, _, _| {
+                if let Some(kind) = dot {
+                    let c = b.convert(a, kind.sum());
+                    b.dot(kind, a, a, c);
+                }
+                vec![]
+            });
+            assert_eq!(kind(&b.finish()), PeakKind { dtype, bits: 256 });
+        }
     }
 }

@@ -49,11 +49,11 @@ pub(super) struct Yardstick<'a> {
     pub multiply_adds: u64,
 }
 
-/// Every width that the compiler emits code for on this machine, narrow first; that of bf16 if it is asked for. `dir` takes
-/// the files.
-pub(super) fn load_all(dir: &Path, bf16: bool) -> Result<Vec<LoadedPeak>, Vec<Diag>> {
+/// Every width that the compiler emits code for on this machine, narrow first; those of other factors than f32 if they are
+/// asked for. `dir` takes the files.
+pub(super) fn load_all(dir: &Path, factors: &[DType]) -> Result<Vec<LoadedPeak>, Vec<Diag>> {
     let target = Target::parse("native", "native").map_err(|d| vec![d])?;
-    let wanted = Width::all(&target).into_iter().filter(|w| bf16 || w.dtype == DType::F32);
+    let wanted = Width::all(&target).into_iter().filter(|w| w.dtype == DType::F32 || factors.contains(&w.dtype));
     wanted.map(|w| load(dir, &target, w)).collect()
 }
 
