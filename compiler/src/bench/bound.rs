@@ -249,7 +249,7 @@ mod tests {
         assert_eq!(m.peak(PeakKind { dtype: DType::F32, bits: 256 }), 100.0);
         assert_eq!(m.peak(PeakKind { dtype: DType::BF16, bits: 128 }), 25.0);
         let bytes = PeakKind { dtype: DType::I8, bits: 512 };
-        let peaks = [peaks[0], PeakRate { kind: bytes, rate: 400.0 }];
+        let peaks = [PeakRate { kind: NARROW, rate: 25.0 }, PeakRate { kind: bytes, rate: 400.0 }];
         assert_eq!(machine(&peaks).peak(PeakKind { bits: 128, ..bytes }), 400.0);
     }
 
