@@ -16,8 +16,19 @@ pub struct Build {
     pub cpu: &'static str,
     /// The -O level.
     pub level: u8,
+    /// Of products.
+    pub precision: Precision,
+}
+
+/// What products compute in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Precision {
+    /// What the model says.
+    Model,
     /// `--bf16`.
-    pub bf16: bool,
+    Bf16,
+    /// `--int8`.
+    Int8,
 }
 
 /// Compiles `dir/model.onnx`, links it with the C driver, and compares all cases of `dir/model.npz`: from one object,
@@ -32,7 +43,8 @@ pub fn check(build: Build, model: &str, dir: &Path, tolerance: f64) -> Result<()
         opt_level: build.level,
         target: machine.name().to_string(),
         cpu: build.cpu.to_string(),
-        bf16: build.bf16,
+        bf16: build.precision == Precision::Bf16,
+        int8: build.precision == Precision::Int8,
         name: "model".to_string(),
         verify_each: true,
         ..Default::default()

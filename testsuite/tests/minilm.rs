@@ -5,7 +5,7 @@
 
 use std::path::PathBuf;
 
-use bertc_testsuite::end_to_end::{Build, check};
+use bertc_testsuite::end_to_end::{Build, Precision, check};
 use bertc_testsuite::machine::Machine;
 use libtest_mimic::{Arguments, Failed, Trial};
 
@@ -20,15 +20,15 @@ fn main() {
             trials.push(Trial::test(name, || Ok(())).with_ignored_flag(true));
             continue;
         };
-        for (bf16, tolerance) in [(false, 1e-4), (true, 2e-2)] {
+        for (precision, tolerance) in [(Precision::Model, 1e-4), (Precision::Bf16, 2e-2), (Precision::Int8, 1e-1)] {
             // The wide code is what there is for bf16.
-            if bf16 && cpu != "generic" {
+            if precision == Precision::Bf16 && cpu != "generic" {
                 continue;
             }
-            let (dir, build) = (dir.clone(), Build { machine, cpu, level: 3, bf16 });
+            let (dir, build) = (dir.clone(), Build { machine, cpu, level: 3, precision });
             let run = move || check(build, "minilm", &dir, tolerance).map_err(Failed::from);
-            let suffix = if bf16 { "::bf16" } else { "" };
-            trials.push(Trial::test(format!("minilm::{}::{cpu}{suffix}", machine.name()), run));
+            let name = format!("minilm::{}::{cpu}::{precision:?}", machine.name());
+            trials.push(Trial::test(name.to_lowercase(), run));
         }
     }
     libtest_mimic::run(&args, trials).exit();

@@ -4,7 +4,7 @@
 //! One test per machine, level and model. A machine that is missing here is reported by name.
 
 use bertc_backends::target::Target;
-use bertc_testsuite::end_to_end::{Build, check};
+use bertc_testsuite::end_to_end::{Build, Precision, check};
 use bertc_testsuite::machine::Machine;
 use bertc_testsuite::zoo_dir;
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -22,17 +22,23 @@ fn tolerance(model: &str, level: u8) -> f64 {
     }
 }
 
-/// Where models are compiled with `--bf16` too: every variant of the code, and Cranelift's for AArch64.
-const BF16: [(Machine, &str); 4] = [
-    (Machine::X86_64, "generic"),
-    (Machine::X86_64, "x86-64"),
-    (Machine::Older("Haswell"), "generic"),
-    (Machine::Aarch64, "generic"),
+/// Where models are compiled with `--bf16` and `--int8` too: every variant of the code, and Cranelift's for AArch64.
+const NARROW: [(Machine, &str, &[Precision]); 7] = [
+    (Machine::X86_64, "generic", &[Precision::Bf16, Precision::Int8]),
+    (Machine::X86_64, "x86-64", &[Precision::Bf16, Precision::Int8]),
+    (Machine::X86_64, "x86-64-v3", &[Precision::Int8]),
+    (Machine::X86_64, "x86-64-v4", &[Precision::Int8]),
+    (Machine::Older("Haswell"), "generic", &[Precision::Bf16, Precision::Int8]),
+    (Machine::Aarch64, "generic", &[Precision::Bf16, Precision::Int8]),
+    (Machine::Aarch64, "cortex-a76", &[Precision::Int8]),
 ];
 
-/// Each operand of some ten products in a row is off by up to 2^-9 of itself. The evaluator's results on bf16 are as far from
-/// the goldens; kernels are compared with it bit by bit or nearly so elsewhere.
-const BF16_TOLERANCE: f64 = 6e-2;
+/// Each operand of some ten products in a row is off by up to 2^-9 of itself on bf16, and by up to 2^-9 of its row's range
+/// on int8. The evaluator's results are as far from the goldens; kernels are compared with it bit by bit or nearly so
+/// elsewhere.
+fn narrow_tolerance(precision: Precision) -> f64 {
+    if precision == Precision::Int8 { 1.5e-1 } else { 6e-2 }
+}
 
 fn main() {
     let args = Arguments::from_args();
@@ -41,10 +47,12 @@ fn main() {
         (Machine::X86_64, "generic"),
         (Machine::X86_64, "x86-64"),
         (Machine::X86_64, "x86-64-v3"),
+        (Machine::X86_64, "x86-64-v4"),
         (Machine::X86_64, "native"),
         (Machine::Older("Nehalem"), "generic"),
         (Machine::Older("Haswell"), "generic"),
         (Machine::Aarch64, "generic"),
+        (Machine::Aarch64, "cortex-a76"),
         (Machine::Windows, "generic"),
     ] {
         let runs = Target::parse(machine.name(), cpu).is_ok_and(|t| machine != Machine::X86_64 || t.runs_here());
@@ -62,14 +70,16 @@ fn main() {
             for level in levels(machine, cpu, &model) {
                 let model = model.clone();
                 let name = format!("zoo::{on}::{cpu}::O{level}::{model}");
-                let build = Build { machine, cpu, level, bf16: false };
+                let build = Build { machine, cpu, level, precision: Precision::Model };
                 let run = move || check(build, &model, &zoo_dir(), tolerance(&model, level));
                 trials.push(Trial::test(name, move || run().map_err(Failed::from)));
             }
-            if BF16.contains(&(machine, cpu)) && !model.contains('+') {
-                let name = format!("zoo::{on}::{cpu}::bf16::{model}");
-                let build = Build { machine, cpu, level: 2, bf16: true };
-                let run = move || check(build, &model, &zoo_dir(), BF16_TOLERANCE);
+            let narrow = NARROW.iter().filter(|n| (n.0, n.1) == (machine, cpu) && !model.contains('+'));
+            for &precision in narrow.flat_map(|n| n.2) {
+                let model = model.clone();
+                let name = format!("zoo::{on}::{cpu}::{precision:?}::{model}").to_lowercase();
+                let build = Build { machine, cpu, level: 2, precision };
+                let run = move || check(build, &model, &zoo_dir(), narrow_tolerance(precision));
                 trials.push(Trial::test(name, move || run().map_err(Failed::from)));
             }
         }
@@ -84,6 +94,8 @@ fn levels(machine: Machine, cpu: &str, model: &str) -> Vec<u8> {
     match machine {
         Machine::Windows | Machine::Older(_) if some => vec![2],
         Machine::Windows | Machine::Older(_) => Vec::new(),
+        // For what is narrow only.
+        Machine::X86_64 | Machine::Aarch64 if ["x86-64-v4", "cortex-a76"].contains(&cpu) => Vec::new(),
         Machine::X86_64 if ["native", "x86-64-v3"].contains(&cpu) => vec![2],
         Machine::X86_64 | Machine::Aarch64 => (0..=3).collect(),
     }

@@ -746,13 +746,15 @@ impl Scales {
             let x = if self.per_row { c.b.load(ptr, first, r as i64, 1) } else { c.b.load(ptr, base, 0, 1) };
             c.b.splat(x, lanes)
         };
+        // Of few registers none is there for what a memory operand can be.
+        let few = lanes < 16;
         for v in 0..vectors {
-            let columns = vector(c, self.columns, v);
+            let columns_of = |c: &mut Ctx| (vector(c, self.columns, v), bias.map(|b| vector(c, b, v)));
+            let kept = (!few).then(|| columns_of(c));
             let sums = self.offsets.map(|_| {
                 let sums = vector(c, self.sums, v);
                 c.b.convert(sums, Elem::F32)
             });
-            let bias = bias.map(|b| vector(c, b, v));
             for (r, x) in y.iter_mut().skip(v as usize).step_by(vectors as usize).enumerate() {
                 let sum = c.b.convert(*x, Elem::F32);
                 let unit = number(c, self.units, r);
@@ -764,6 +766,7 @@ impl Scales {
                     }
                     _ => c.b.mul(sum, unit),
                 };
+                let (columns, bias) = kept.unwrap_or_else(|| columns_of(c));
                 *x = match bias {
                     Some(bias) => c.b.fma(sum, columns, bias),
                     None => c.b.mul(sum, columns),
