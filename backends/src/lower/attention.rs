@@ -77,6 +77,8 @@ pub struct Spec {
     pub nan_to_zero: bool,
     /// Element type of queries, keys and values: f32 or bf16.
     pub dtype: DType,
+    /// Whether bf16 is multiplied in pairs, where heads can be taken in pairs; else it is widened where it is packed.
+    pub pairs: bool,
     /// Element type of the result: f32 or bf16.
     pub y: DType,
 }
@@ -102,7 +104,7 @@ pub struct Args {
 pub fn attention(c: &mut Ctx, tile: Tile, s: &Spec, args: Args) -> Tasks {
     c.b.keep_order();
     let (d, e) = (s.head.as_const()?, s.value_head.as_const()?);
-    let in_pairs = s.dtype == DType::BF16 && pairs::possible(d, e);
+    let in_pairs = s.pairs && pairs::possible(d, e);
     // Element offsets in the scratch memory: packed keys, their values, results that are to be rounded, scores of a tile, per
     // row of the task its maximum and its sum, and then lists of a number per row of the tile.
     let results = if in_pairs { 0 } else { KEYS.checked_mul(d.checked_add(e)?)? };

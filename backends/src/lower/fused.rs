@@ -290,6 +290,8 @@ impl Lowering<'_> {
             scale: a.scale,
             nan_to_zero: a.nan_to_zero,
             dtype: self.g.ty(q).dtype,
+            // Without an instruction for it, a pair is two multiplications, and widens both operands each time.
+            pairs: self.g.ty(q).dtype == DType::BF16 && self.tile.lanes == 16 && self.target.has("avx512bf16"),
             y: node.ty.dtype,
         };
         let heads = |s: &mut Self, v: ValueId| {
@@ -312,12 +314,7 @@ impl Lowering<'_> {
         let y = self.define(v)?;
         let mut c = Ctx::new("attention");
         let args = attention::Args { q, k, v: value, mask, lengths, y };
-        let mut tile = self.tile.even();
-        if spec.dtype == DType::BF16 && tile.lanes == 8 {
-            // Rounding probabilities takes registers, of which there are 16.
-            tile.rows /= 2;
-        }
-        let tasks = attention::attention(&mut c, tile, &spec, args);
+        let tasks = attention::attention(&mut c, self.tile.even(), &spec, args);
         self.step(v, c, tasks)
     }
 

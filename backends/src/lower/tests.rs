@@ -154,8 +154,7 @@ impl Case {
         }
         let want = eval(&self.g, &self.dims, &inputs).unwrap();
         // Tiles differ by the number of registers.
-        let targets =
-            [("x86_64", "generic"), ("x86_64", "x86-64-v3"), ("x86_64", "icelake-server"), ("aarch64", "generic")];
+        let targets = [("x86_64", "generic"), ("x86_64", "x86-64-v3"), ("x86_64", "znver4"), ("aarch64", "generic")];
         for (target, cpu) in targets {
             let p = lower(&self.g, &Target::parse(target, cpu).unwrap()).unwrap_or_else(|e| panic!("{e:?}"));
             let got = interpret(&p, &self.dims, &inputs, 1).unwrap_or_else(|e| panic!("{e}\n{}", p.print()));
