@@ -108,7 +108,7 @@ pub fn peak(name: &str, target: &Target, width: Width) -> Peak {
 /// How many sums a kernel has.
 fn sums(Width { registers, dtype, .. }: Width, target: &Target) -> usize {
     // Without an instruction for them, bytes are widened on their way.
-    let widened = dtype == DType::I8 && target.fastest_int8() == DotKind::I8 && !target.has("dotprod");
+    let widened = dtype == DType::I8 && !target.has_int8();
     let spare = if widened { 2 * SPARE } else { SPARE };
     registers.saturating_sub(spare).max(1)
 }

@@ -229,11 +229,15 @@ impl Target {
         !self.is_x86_64() || self.has("fma")
     }
 
-    /// Which dot products of bytes, whose second factors are never -128, are the fastest: where unsigned ones times signed
-    /// ones are an x86-64 instruction, those.
+    /// Whether dot products of bytes are an instruction.
+    pub fn has_int8(&self) -> bool {
+        ["avx512vnni", "avxvnni", "dotprod"].into_iter().any(|f| self.has(f))
+    }
+
+    /// Which dot products of bytes are the fastest. On x86-64 instructions multiply unsigned ones by signed ones, and where
+    /// there are none unsigned ones are widened in two steps, signed ones in three.
     pub fn fastest_int8(&self) -> DotKind {
-        let vnni = self.has("avx512vnni") || self.has("avxvnni");
-        if vnni { DotKind::U8I8 } else { DotKind::I8 }
+        if self.is_x86_64() { DotKind::U8I8 } else { DotKind::I8 }
     }
 
     /// Number of 128-bit registers that Cranelift allocates.

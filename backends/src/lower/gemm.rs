@@ -74,7 +74,7 @@ impl Tile {
     /// The tile for 8-bit integers. Where their products take several instructions, these take registers.
     pub fn for_quads(target: &Target) -> Tile {
         let tile = Tile::for_target(target);
-        if tile.lanes == 8 && !target.has("avxvnni") { tile.even() } else { tile }
+        if tile.lanes == 8 && !target.has_int8() { tile.even() } else { tile }
     }
 
     /// The same with a number of rows that is a power of two, which leaves more registers too.

@@ -1,6 +1,6 @@
 //! Rows as 8-bit integers: what kernels do with a row that products of integers read, and which kernel does it.
 
-use bertc_ir::kernel::{Bin, Elem, Reg, Un};
+use bertc_ir::kernel::{Bin, DotKind, Elem, Reg, Un};
 use bertc_ir::{CmpOp, DType, Diag, Op, RowQuant, ValueId};
 
 use super::ctx::Ctx;
@@ -206,12 +206,6 @@ impl Lowering<'_> {
         groups.flat_map(|g| g.values().collect::<Vec<_>>()).any(|made| made == v)
     }
 
-    /// Whether the target's fast products of bytes take unsigned ones at the left.
-    pub(super) fn multiplies_unsigned(&self) -> bool {
-        let lanes = self.tile.lanes;
-        lanes == 16 && self.target.has("avx512vnni") || lanes == 8 && self.target.has("avxvnni")
-    }
-
     /// Whether only products of integers read `v`, at their left.
     fn is_left_only(&self, v: ValueId) -> bool {
         self.read_only_at(v, |u, i| i == 0 && matches!(self.g.op(u), Op::Linear(l) if l.int8))
@@ -224,7 +218,7 @@ impl Lowering<'_> {
         if !made || !self.is_left_only(v) {
             return 0;
         }
-        match (self.g.ty(v).dtype, self.multiplies_unsigned()) {
+        match (self.g.ty(v).dtype, self.target.fastest_int8() == DotKind::U8I8) {
             (DType::I8, true) => 128,
             (DType::U8, false) => -128,
             _ => 0,
