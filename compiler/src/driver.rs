@@ -235,9 +235,13 @@ fn hash(path: &Path, graph: &Graph, target: &Target, o: &CompileOptions) -> Resu
             part(name.as_bytes());
         }
     }
-    if let Some(tuning) = &o.tuning {
-        let unreadable = |e: std::io::Error| Diag::new(format!("can't read '{}': {e}", tuning.display()));
-        part(&std::fs::read(tuning).map_err(unreadable)?);
+    if o.int8 {
+        part(&o.int8_budget.to_le_bytes());
+        part(format!("{:?}", o.keep).as_bytes());
+    }
+    for file in [&o.tuning, &o.calibrate].into_iter().flatten() {
+        let unreadable = |e: std::io::Error| Diag::new(format!("can't read '{}': {e}", file.display()));
+        part(&std::fs::read(file).map_err(unreadable)?);
     }
     let unreadable = |e: std::io::Error| Diag::new(format!("can't read '{}': {e}", path.display()));
     h.update_reader(std::fs::File::open(path).map_err(unreadable)?).map_err(unreadable)?;

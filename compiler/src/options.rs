@@ -35,6 +35,13 @@ pub struct CompileOptions {
     /// Products with constant matrices on 8-bit integers, embedding tables of those, and attentions on bf16. With `bf16`,
     /// what integers leave is bf16.
     pub int8: bool,
+    /// With `int8`: the least cosine of outputs to those of f32, in millionths. Matrices stay floats until it is kept; 0 measures
+    /// nothing.
+    pub int8_budget: u32,
+    /// With `int8`: matrices that stay as they are, by the names of the model's nodes: whole, up to a `/` or `.`, or with `*`.
+    pub keep: Vec<String>,
+    /// With `int8`: inputs to measure on, an `.npz`.
+    pub calibrate: Option<PathBuf>,
     /// A file of choices for products, as `bertc tune` writes it.
     pub tuning: Option<PathBuf>,
     /// Passes that run in place of those of `opt_level`, as text.
@@ -77,6 +84,8 @@ pub struct Watch {
     pub explain: bool,
     /// Print the passes' counters.
     pub stats: bool,
+    /// Print which matrices `--int8` makes integers, and what it costs.
+    pub decisions: bool,
     /// Stop early.
     pub stop_after: Option<StopAfter>,
     /// File or folder of crash reproducers.
@@ -132,6 +141,9 @@ impl Default for CompileOptions {
             skip_padding: false,
             bf16: false,
             int8: false,
+            int8_budget: DEFAULT_INT8_BUDGET,
+            keep: Vec::new(),
+            calibrate: None,
             tuning: None,
             passes: None,
             watch: Watch::default(),
@@ -141,6 +153,18 @@ impl Default for CompileOptions {
 
 /// The level without `-O`.
 pub const DEFAULT_OPT_LEVEL: u8 = 2;
+
+/// The budget without `--int8-budget`: a cosine of 0.99.
+pub const DEFAULT_INT8_BUDGET: u32 = 990_000;
+
+/// Parses a budget, a cosine such as `0.995`, into millionths.
+///
+/// # Errors
+/// Anything but a number from 0 to less than 1.
+pub fn parse_budget(s: &str) -> Result<u32, String> {
+    let found = s.parse::<f64>().ok().filter(|b| (0.0..1.0).contains(b));
+    found.map(|b| (b * 1e6) as u32).ok_or_else(|| "expected a cosine from 0 to less than 1, such as 0.99".into())
+}
 
 /// Something that `--emit` can name.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, clap::ValueEnum)]
@@ -303,6 +327,14 @@ mod tests {
         }
         assert!(parse_dim("seq=9..3").unwrap_err().contains("empty"));
         assert!(parse_dim("seq=-1").unwrap_err().contains("negative"));
+    }
+
+    #[test]
+    fn budgets() {
+        assert_eq!((parse_budget("0.99"), parse_budget("0")), (Ok(990_000), Ok(0)));
+        for s in ["", "1", "-0.1", "NaN", "99%"] {
+            assert!(parse_budget(s).unwrap_err().starts_with("expected a cosine"), "{s}");
+        }
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! Runs a pipeline as the command line asks for it: watched, and with a reproducer when a pass fails.
 
 use std::io::Write;
+use std::sync::Arc;
 
 use bertc_ir::{Diag, Graph, Loc, Op};
 use bertc_passes::registry::Entry;
-use bertc_passes::{Failure, FailureKind, Step, parse, run_steps, unknown};
+use bertc_passes::{Failure, FailureKind, Step, parse, run_steps_with, unknown};
 
+use crate::calibration;
 use crate::instrument::Watcher;
 use crate::internal;
 use crate::options::{CompileOptions, StopAfter};
@@ -120,7 +122,8 @@ pub fn run(
 ) -> Result<bool, Vec<Diag>> {
     let mut watcher = Watcher::new(&options.watch, out);
     let how = bertc_passes::Options { verify_each: options.verify_each };
-    let result = run_steps(g, steps, &how, &mut watcher);
+    let settings = calibration::settings(g, options)?.map(Arc::new);
+    let result = run_steps_with(g, steps, &how, settings.as_ref(), &mut watcher);
     let stopped = watcher.finish();
     progress.add_passes(&watcher.rows);
     match result {

@@ -38,8 +38,10 @@ mod use_bf16;
 mod use_int8;
 
 pub use manager::{
-    Failure, FailureKind, Instrument, Options, PassReport, Unwatched, panic_message, run, run_named, run_steps, steps,
+    Failure, FailureKind, Instrument, Options, PassReport, Unwatched, panic_message, run, run_named, run_steps,
+    run_steps_with, steps,
 };
 pub use pass::{Counters, Pass, PassContext, PassOption, Remark, RemarkKind};
 pub use pipeline::{fusion, pipeline};
 pub use step::{Step, parse, unknown};
+pub use use_int8::{Decision, Int8Report, Int8Settings, MatrixRow, Nearness, Sample};

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::ops::ControlFlow;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bertc_ir::{Diag, Graph};
@@ -12,6 +13,7 @@ use bertc_ir::{Diag, Graph};
 use crate::pass::{Counters, PassContext, Remark};
 use crate::registry::PASSES;
 use crate::step::Step;
+use crate::use_int8::{Int8Report, Int8Settings};
 
 /// How to run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -37,6 +39,8 @@ pub struct PassReport<'a> {
     pub counters: Counters,
     /// What the pass remarked, in order, without what it remarked before.
     pub remarks: &'a [Remark],
+    /// What `use-int8` decided, where it is that pass and has settings.
+    pub int8: Option<&'a Int8Report>,
     /// The graph after the pass.
     pub graph: &'a Graph,
 }
@@ -140,10 +144,24 @@ pub fn run_steps(
     options: &Options,
     instrument: &mut dyn Instrument,
 ) -> Result<(), Box<Failure>> {
+    run_steps_with(g, steps, options, None, instrument)
+}
+
+/// [`run_steps`] with settings of `use-int8`.
+///
+/// # Errors
+/// As [`run_steps`], and what is wrong with the settings.
+pub fn run_steps_with(
+    g: &mut Graph,
+    steps: &[Step],
+    options: &Options,
+    int8: Option<&Arc<Int8Settings>>,
+    instrument: &mut dyn Instrument,
+) -> Result<(), Box<Failure>> {
     if options.verify_each {
         verify(g).map_err(|d| failure(FailureKind::Input, d.note("found before the first pass"), None))?;
     }
-    let mut ctx = PassContext::default();
+    let mut ctx = PassContext { int8: int8.cloned(), ..PassContext::default() };
     // A pass is a function of the graph: it is done with the version of it that it last left unchanged.
     let (mut version, mut done) = (0u32, HashMap::new());
     for step in steps {
@@ -155,6 +173,7 @@ pub fn run_steps(
         instrument.before(step, g);
         let (before, remarked) = (g.len(), ctx.remarks.len());
         ctx.counters = Counters::default();
+        ctx.int8_report = None;
         ctx.options.clone_from(&step.options);
         // Tensors share their bytes, so that a copy is cheap next to a pass.
         let saved = g.clone();
@@ -192,6 +211,7 @@ pub fn run_steps(
             after: g.len(),
             counters: ctx.counters,
             remarks: &ctx.remarks[remarked..],
+            int8: ctx.int8_report.as_ref(),
             graph: g,
         };
         if instrument.after(step, &report).is_break() {

@@ -1,8 +1,11 @@
 //! What a pass is, what it can be asked for, and what it tells of its work.
 
 use std::fmt;
+use std::sync::Arc;
 
 use bertc_ir::{Diag, Graph, Loc, ValueId};
+
+use crate::use_int8::{Int8Report, Int8Settings};
 
 /// A number that a pass can be given in a textual pipeline: `canonicalise{max-iterations=3}`.
 #[derive(Debug)]
@@ -77,6 +80,10 @@ pub struct PassContext {
     pub counters: Counters,
     /// Of the pass that runs: the options that were given, by name.
     pub options: Vec<(&'static str, u64)>,
+    /// What `use-int8` is asked for.
+    pub int8: Option<Arc<Int8Settings>>,
+    /// What `use-int8` decided, if it was asked for something.
+    pub int8_report: Option<Int8Report>,
 }
 
 impl PassContext {

@@ -14,12 +14,21 @@
 //! product's left operand to one of 256 steps between the least and the greatest element of its row. The sums are exact;
 //! all else stays in f32. The integers of an operand are made once for all its products. Products with few columns, as in
 //! classifiers, stay as they are. Runs on fused ops, before `use-bf16`.
+//!
+//! With settings, the graph is evaluated on samples, and matrices that cost too much stay as they are: see `budget`.
 
+mod budget;
+mod measure;
+mod product;
 mod weights;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use bertc_ir::{DType, Diag, Graph, Linear, MAX_INT8_K, Op, RowQuant, SumNorm, Tensor, ValueId};
+use bertc_ir::eval::eval_op;
+use bertc_ir::{DType, Diag, Graph, Linear, MAX_INT8_K, Op, RowQuant, SumNorm, Tensor, TensorType, ValueId};
+
+pub use budget::{Decision, Int8Report, Int8Settings, MatrixRow};
+pub use measure::{Nearness, Sample};
 
 use crate::pass::{Pass, PassContext};
 use crate::pattern::{applied, remark};
@@ -45,51 +54,105 @@ impl Pass for UseInt8 {
     }
 
     fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
-        let mut made = Made::default();
-        let mut changed = false;
-        for v in g.topo() {
-            let done = match g.op(v) {
-                Op::Linear(_) | Op::MatMul { .. } => product(g, &mut made, v),
-                Op::SumNorm(s) if s.tables > 0 => tables(g, &mut made, v),
-                _ => continue,
-            }?;
-            match done {
-                Ok(()) => applied(g, ctx, self.name(), v, "reads i8"),
-                Err(reason) => remark(g, ctx, self.name(), v, reason),
-            }
-            changed |= done.is_ok();
+        let mut matrices = Matrices::default();
+        let mut kept = BTreeSet::new();
+        if let Some(settings) = ctx.int8.clone() {
+            let (stay, report) = budget::decide(g, &mut matrices, &settings)?;
+            kept = stay;
+            ctx.int8_report = Some(report);
         }
-        if changed {
-            g.remove_dead();
-        }
-        Ok(changed)
+        transform(g, &mut matrices, &kept, &mut |g, v, done| match done {
+            Ok(()) => applied(g, ctx, self.name(), v, "reads i8"),
+            Err(reason) => remark(g, ctx, self.name(), v, reason),
+        })
     }
+}
+
+/// Rewrites what can be and is not in `kept`; `told` hears of each candidate. Tells whether anything changed.
+fn transform(
+    g: &mut Graph,
+    matrices: &mut Matrices,
+    kept: &BTreeSet<ValueId>,
+    told: &mut dyn FnMut(&Graph, ValueId, Result<(), &'static str>),
+) -> Result<bool, Diag> {
+    let mut made = Made { matrices, rows: BTreeMap::new(), constants: BTreeMap::new() };
+    let mut changed = false;
+    for v in g.topo() {
+        let done = match g.op(v) {
+            Op::Linear(_) | Op::MatMul { .. } | Op::SumNorm(SumNorm { tables: 1.., .. }) if kept.contains(&v) => {
+                Ok(Err("it is kept as it is"))
+            }
+            Op::Linear(_) | Op::MatMul { .. } => product(g, &mut made, v),
+            Op::SumNorm(s) if s.tables > 0 => tables(g, &mut made, v),
+            _ => continue,
+        }?;
+        told(g, v, done);
+        changed |= done.is_ok();
+    }
+    if changed {
+        g.remove_dead();
+    }
+    Ok(changed)
 }
 
 /// What a rewrite did: `Err` inside tells why nothing.
 type Outcome = Result<Result<(), &'static str>, Diag>;
 
-/// The integers of values.
+/// A matrix of integers and its units, or why there is none.
+type Quantised = Result<(Tensor, Vec<f32>), &'static str>;
+
+/// Constant matrices and their units along an axis, for any graph that has the same constants.
 #[derive(Default)]
-struct Made {
+struct Matrices(BTreeMap<(ValueId, usize), Quantised>);
+
+impl Matrices {
+    /// The constant `v` as integers.
+    fn of(&mut self, g: &Graph, v: ValueId, axis: usize) -> Quantised {
+        let make = || match weights::constant(g, v) {
+            Some(t) => weights::quantise(t, axis),
+            None => Err("the matrix is not an f32 constant"),
+        };
+        self.0.entry((v, axis)).or_insert_with(make).clone()
+    }
+
+    /// A constant matrix, or several side by side, as integers.
+    fn side_by_side(&mut self, g: &Graph, v: ValueId, axis: usize) -> Quantised {
+        let Op::Concat { .. } = g.op(v) else { return self.of(g, v, axis) };
+        let parts = g.operands(v).iter().map(|&o| self.of(g, o, axis)).collect::<Result<Vec<_>, _>>()?;
+        let shape = |t: &TensorType| TensorType::new(DType::I8, t.shape.clone());
+        let x: Vec<&Tensor> = parts.iter().map(|p| &p.0).collect();
+        let all = eval_op(g.op(v), &shape(g.ty(v)), &[], &x).map_err(|_| "the matrix is too large")?;
+        Ok((all, parts.into_iter().flat_map(|p| p.1).collect()))
+    }
+}
+
+/// The integers of values of one graph.
+struct Made<'a> {
+    matrices: &'a mut Matrices,
     /// Rows, their units and their offsets.
     rows: BTreeMap<ValueId, [ValueId; 3]>,
     /// Constant matrices and their units along an axis.
     constants: BTreeMap<(ValueId, usize), (ValueId, Vec<f32>)>,
 }
 
-impl Made {
-    /// The rows of `x` as integers, their units and their offsets.
+/// The rows of `x` as integers, their units and their offsets.
+fn quantised_rows(g: &mut Graph, x: ValueId) -> Result<[ValueId; 3], Diag> {
+    let loc = g.node(x).loc.clone();
+    let scale = g.add(Op::RowScale(ROWS), &[x], &loc)?;
+    let offset = g.add(Op::RowOffset(ROWS), &[x], &loc)?;
+    let rows = g.add(Op::QuantiseRows(ROWS), &[x], &loc)?;
+    Ok([rows, scale, offset])
+}
+
+impl Made<'_> {
+    /// [`quantised_rows`], once for each value.
     fn rows(&mut self, g: &mut Graph, x: ValueId) -> Result<[ValueId; 3], Diag> {
         if let Some(&made) = self.rows.get(&x) {
             return Ok(made);
         }
-        let loc = g.node(x).loc.clone();
-        let scale = g.add(Op::RowScale(ROWS), &[x], &loc)?;
-        let offset = g.add(Op::RowOffset(ROWS), &[x], &loc)?;
-        let rows = g.add(Op::QuantiseRows(ROWS), &[x], &loc)?;
-        self.rows.insert(x, [rows, scale, offset]);
-        Ok([rows, scale, offset])
+        let made = quantised_rows(g, x)?;
+        self.rows.insert(x, made);
+        Ok(made)
     }
 
     /// A constant matrix, or several side by side, as integers, and their units along `axis`.
@@ -116,8 +179,7 @@ impl Made {
             }
             (g.add(Op::Concat { axis }, &parts, &loc)?, scales)
         } else {
-            let Some(t) = weights::constant(g, v) else { return Ok(Err("the matrix is not an f32 constant")) };
-            match weights::quantise(t, axis) {
+            match self.matrices.of(g, v, axis) {
                 Ok((q, scales)) => (g.add_const(q, &loc)?, scales),
                 Err(reason) => return Ok(Err(reason)),
             }
@@ -170,7 +232,7 @@ fn side_by_side(g: &Graph, b: ValueId, columns: usize) -> Result<(), &'static st
     }
 }
 
-fn product(g: &mut Graph, made: &mut Made, v: ValueId) -> Outcome {
+fn product(g: &mut Graph, made: &mut Made<'_>, v: ValueId) -> Outcome {
     let (linear, axis) = match candidate(g, v) {
         Ok(found) => found,
         Err(reason) => return Ok(Err(reason)),
@@ -189,7 +251,7 @@ fn product(g: &mut Graph, made: &mut Made, v: ValueId) -> Outcome {
 }
 
 /// Tables of constants that a sum takes rows of.
-fn tables(g: &mut Graph, made: &mut Made, v: ValueId) -> Outcome {
+fn tables(g: &mut Graph, made: &mut Made<'_>, v: ValueId) -> Outcome {
     let Op::SumNorm(s) = *g.op(v) else { return Ok(Err("it is no sum")) };
     let node = g.node(v).clone();
     if s.int8 || node.operands[..s.addends_at()].chunks_exact(2).any(|pair| weights::constant(g, pair[0]).is_none()) {

@@ -13,6 +13,10 @@ const BATCH: i64 = 2;
 /// The other free dims: no multiple of a vector's lanes or a tile's rows.
 const LENGTH: i64 = 13;
 
+/// Bounds of ids, and whether there are two segments. A second segment, or ids that fill no character table, are too much for
+/// some models.
+pub(crate) const KINDS: [(i128, bool); 3] = [(RANDOM_IDS, true), (RANDOM_IDS, false), (1, false)];
+
 /// Inputs, and what the model makes of them.
 #[derive(Debug)]
 pub struct Inputs {
@@ -25,7 +29,7 @@ pub struct Inputs {
 }
 
 /// A graph as a compiled model describes itself.
-fn descriptor(g: &Graph) -> Descriptor {
+pub(crate) fn descriptor(g: &Graph) -> Descriptor {
     let extent = |d: &bertc_ir::Dim| match (d.as_const(), d.as_symbol()) {
         (Some(c), _) => Extent::Const(c),
         (_, Some(s)) => Extent::Symbol(s.0 as usize),
@@ -60,10 +64,9 @@ pub fn inputs(g: &Graph, file: Option<&Path>, padding: bool) -> Result<Inputs, V
         let dims = run::unify(&d, &arrays)?;
         return evaluated(&dims, d.inputs.iter().map(|p| run::typed(p, &arrays[&p.name])).collect());
     }
-    let dims = small_dims(&d);
-    // A second segment, or ids that fill no character table, are too much for some models.
+    let dims = small_dims(&d, LENGTH);
     let mut first = None;
-    for (ids, segments) in [(RANDOM_IDS, true), (RANDOM_IDS, false), (1, false)] {
+    for (ids, segments) in KINDS {
         match evaluated(&dims, plausible(&d, &dims, ids, segments, padding)?) {
             Ok(inputs) => return Ok(inputs),
             Err(e) => first = first.or(Some(e)),
@@ -72,15 +75,21 @@ pub fn inputs(g: &Graph, file: Option<&Path>, padding: bool) -> Result<Inputs, V
     Err(first.unwrap_or_default())
 }
 
-/// Dims as far as the ranges allow.
-fn small_dims(d: &Descriptor) -> Vec<i64> {
+/// A batch of 2 and other dims of `length`, as far as the ranges allow.
+pub(crate) fn small_dims(d: &Descriptor, length: i64) -> Vec<i64> {
     let leads = |s: usize| d.inputs.iter().any(|p| p.dims.len() > 1 && p.dims[0] == Extent::Symbol(s));
     let dims = d.symbols.iter().enumerate();
-    dims.map(|(i, s)| if leads(i) { BATCH } else { LENGTH }.clamp(s.min, s.max.max(s.min))).collect()
+    dims.map(|(i, s)| if leads(i) { BATCH } else { length }.clamp(s.min, s.max.max(s.min))).collect()
 }
 
 /// What `bertc run` makes, with padding in all rows of masks but the first, and two segments.
-fn plausible(d: &Descriptor, dims: &[i64], ids: i128, segments: bool, padding: bool) -> Result<Vec<Tensor>, Vec<Diag>> {
+pub(crate) fn plausible(
+    d: &Descriptor,
+    dims: &[i64],
+    ids: i128,
+    segments: bool,
+    padding: bool,
+) -> Result<Vec<Tensor>, Vec<Diag>> {
     let mut tensors = run::plausible_inputs(d, dims, ids)?;
     for (p, t) in d.inputs.iter().zip(&mut tensors) {
         let (name, shape) = (p.name.to_ascii_lowercase(), t.shape().to_vec());

@@ -7,7 +7,7 @@ use bertc_backends::target::Emitter;
 use clap::Args;
 
 use crate::options::{
-    CompileOptions, DEFAULT_OPT_LEVEL, Watch, parse_dim, parse_emitter, parse_opt_level, parse_shape,
+    CompileOptions, DEFAULT_OPT_LEVEL, Watch, parse_budget, parse_dim, parse_emitter, parse_opt_level, parse_shape,
 };
 
 /// The heading of flags that show passes at work.
@@ -39,6 +39,15 @@ pub struct PassArgs {
     /// Products and embedding tables on 8-bit integers, attentions on bf16: a quarter of the size; --bf16 is for the rest
     #[arg(long)]
     pub int8: bool,
+    /// Least cosine of outputs to those of f32; matrices stay floats until it is kept. 0 measures nothing
+    #[arg(long, value_name = "COSINE", value_parser = parse_budget, default_value = "0.99", requires = "int8")]
+    pub int8_budget: u32,
+    /// A matrix that --int8 leaves as it is: a node's name, its beginning up to a / or ., or a pattern with * (repeatable)
+    #[arg(long, value_name = "NAME", requires = "int8")]
+    pub keep: Vec<String>,
+    /// Inputs that --int8 measures on, by their ONNX names [default: made up ones]
+    #[arg(long, value_name = "DATA.npz", requires = "int8")]
+    pub calibrate: Option<PathBuf>,
     /// Run these passes in place of those of -O: a,b{option=1;other=2},c
     #[arg(long, value_name = "LIST")]
     pub passes: Option<String>,
@@ -108,6 +117,9 @@ impl PassArgs {
         options.skip_padding = self.skip_padding;
         options.bf16 = self.bf16;
         options.int8 = self.int8;
+        options.int8_budget = self.int8_budget;
+        options.keep = self.keep;
+        options.calibrate = self.calibrate;
         options.passes = self.passes;
         options.watch = Watch {
             print_before: self.print_ir_before,
@@ -118,6 +130,7 @@ impl PassArgs {
             timing: self.timing,
             explain: self.explain,
             stats: self.pass_stats,
+            decisions: true,
             stop_after: None,
             reproducer: self.reproducer,
         };
@@ -130,6 +143,7 @@ impl BuildArgs {
         let mut options = CompileOptions { emitter: self.emitter, tuning: self.tuning, ..CompileOptions::default() };
         self.pass.apply(&mut options);
         self.dims.apply(&mut options);
+        options.watch.decisions &= !self.quiet;
         options
     }
 }

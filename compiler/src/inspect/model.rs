@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bertc_backends::lower::{self, Traced};
 use bertc_backends::target::Target;
 use bertc_ir::{Diag, Dim, Graph, Op, Port, Symbols, cost};
+use bertc_passes::registry::PASSES;
 use serde_json::{Value, json};
 
 use super::kernels::Listing;
@@ -12,8 +13,9 @@ use super::weights::{Part, parts};
 use super::{InspectOptions, section};
 use crate::import::onnx::{self, ImportOptions};
 use crate::layers::Layers;
+use crate::passes;
 use crate::picture::grouped;
-use crate::progress::size;
+use crate::progress::{Progress, size};
 use crate::tir;
 
 /// The length of the sample dims, where the ranges allow it. The batch is one.
@@ -80,9 +82,8 @@ impl Model {
 
 fn compile(graph: &Graph, target: &Target, o: &InspectOptions) -> Result<(Graph, Traced), Vec<Diag>> {
     let mut graph = graph.clone();
-    let how = bertc_passes::Options { verify_each: o.compile.verify_each };
-    bertc_passes::run(&mut graph, &bertc_passes::pipeline(o.compile.opt_level), &how, &mut |_| {})
-        .map_err(|d| vec![d])?;
+    let steps = passes::steps(&o.compile, PASSES, true)?;
+    passes::run(&mut graph, &steps, &o.compile, &mut Progress::hidden(), &mut std::io::stderr())?;
     let traced = lower::lower_traced(&graph, target)?;
     Ok((graph, traced))
 }

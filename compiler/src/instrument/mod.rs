@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use bertc_ir::text::{PrintOptions, print};
 use bertc_ir::{Graph, Op};
-use bertc_passes::{Counters, Instrument, PassReport, Remark, Step};
+use bertc_passes::{Counters, Instrument, Int8Report, PassReport, Remark, Step};
 use similar::TextDiff;
 
 use crate::options::{StopAfter, Watch};
 
 mod explain;
+mod int8;
 
 pub use explain::explain;
 
@@ -50,16 +51,22 @@ pub struct Watcher<'a> {
     stopped: bool,
     /// A row a pass, in the order in which they first ran.
     pub rows: Vec<Row>,
+    /// What `use-int8` decided.
+    pub int8: Option<Int8Report>,
 }
 
 impl<'a> Watcher<'a> {
     /// Watches for `watch`, prints to `out`.
     pub fn new(watch: &'a Watch, out: &'a mut dyn Write) -> Self {
-        Watcher { watch, out, last: None, remarks: Vec::new(), stopped: false, rows: Vec::new() }
+        Watcher { watch, out, last: None, remarks: Vec::new(), stopped: false, rows: Vec::new(), int8: None }
     }
 
     /// Prints what is told at the end. Whether a flag stopped the pipeline is the result.
     pub fn finish(&mut self) -> bool {
+        if let Some(report) = self.int8.as_ref().filter(|_| self.watch.decisions) {
+            let text = int8::decisions(report);
+            self.put(&text);
+        }
         if self.watch.explain {
             let text = explain(&self.remarks);
             self.put(&text);
@@ -116,6 +123,7 @@ impl Instrument for Watcher<'_> {
         row.counters.rejected += r.counters.rejected;
         let run = row.runs;
         self.remarks.extend_from_slice(r.remarks);
+        self.int8 = r.int8.cloned().or(self.int8.take());
         if w.print_after_all || w.print_after.iter().any(|n| n == r.name) {
             self.show("after", step, run, r.graph, if r.changed { "" } else { ", which changed nothing" });
         }

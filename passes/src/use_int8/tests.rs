@@ -1,6 +1,7 @@
 use bertc_ir::eval::eval;
 use bertc_ir::{DType, Graph, Linear, Op, SumNorm, Tensor, ValueId};
 
+use super::{Decision, Int8Report, Int8Settings, MatrixRow, Nearness, Sample};
 use crate::testing::{T, count, run};
 
 /// Numbers between -1 and 1 with no pattern that a column shares.
@@ -128,4 +129,80 @@ fn widened_constants_are_constants() {
     t.g.add_output("y", y);
     assert!(run(&mut t.g, "use-int8"));
     assert!(matches!(of(&t.g, "linear")[0].1, Op::Linear(l) if l.int8 && l.trans_b));
+}
+
+/// The graph with settings, and the report.
+fn with(settings: Int8Settings) -> Result<(Graph, Int8Report), bertc_ir::Diag> {
+    let mut g = layer();
+    let mut ctx = crate::PassContext { int8: Some(settings.into()), ..Default::default() };
+    crate::registry::find("use-int8").unwrap().pass.run(&mut g, &mut ctx)?;
+    Ok((g, ctx.int8_report.unwrap()))
+}
+
+fn samples() -> Vec<Vec<Sample>> {
+    let ids = |ids: &[i64]| Sample { dims: vec![1, 4], inputs: vec![Tensor::from_i64(vec![1, 4], ids)] };
+    // The first set has an id that the table lacks.
+    vec![vec![ids(&[9, 0, 0, 0])], vec![ids(&[4, 0, 2, 1]), ids(&[3, 3, 1, 0])]]
+}
+
+#[test]
+fn measured_errors_are_those_of_the_evaluator() {
+    let settings = Int8Settings { budget: 0.5, samples: samples(), ..Default::default() };
+    let (after, report) = with(settings).unwrap();
+    assert_eq!(report.matrices.len(), 3);
+    assert_eq!(report.matrices[1].shape, [16, 48]);
+    for m in &report.matrices {
+        let (snr, cosine) = m.error.unwrap();
+        assert!((20.0..60.0).contains(&snr) && (0.99..1.0).contains(&cosine), "{m:?}");
+        assert_eq!(m.decision, Decision::Int8);
+    }
+    let mut least = 1f64;
+    for out in 0..2 {
+        let mean: f64 = samples()[1]
+            .iter()
+            .map(|s| {
+                let [a, b] = [&layer(), &after].map(|g| eval(g, &s.dims, &s.inputs).unwrap().swap_remove(out));
+                Nearness::of(&a, &b).cosine() / 2.0
+            })
+            .sum();
+        least = least.min(mean);
+    }
+    assert!((report.cosine.unwrap() - least).abs() < 1e-6, "{report:?} {least}");
+}
+
+#[test]
+fn a_budget_keeps_the_noisiest_and_no_more_than_needed() {
+    let of = |budget: f64| with(Int8Settings { budget, samples: samples(), ..Default::default() }).unwrap().1;
+    let loose = of(0.5);
+    let tight = of(loose.cosine.unwrap() + 1e-7);
+    let kept: Vec<_> = tight.matrices.iter().filter(|m| m.decision == Decision::Noisy).collect();
+    assert!((1..3).contains(&kept.len()), "{tight:?}");
+    let snr = |m: &MatrixRow| m.error.unwrap().0;
+    let rest = tight.matrices.iter().filter(|m| m.decision == Decision::Int8).map(snr).fold(f64::INFINITY, f64::min);
+    assert!(kept.iter().all(|m| snr(m) <= rest));
+    assert!(tight.cosine > loose.cosine);
+    // Nothing but what is exact is enough.
+    let exact = of(1.0 - 1e-12);
+    assert!(exact.matrices.iter().all(|m| m.decision == Decision::Noisy));
+    let beyond = with(Int8Settings { budget: 1.5, samples: samples(), ..Default::default() }).unwrap_err();
+    assert!(beyond.message.contains("even with every matrix in floats"), "{beyond}");
+}
+
+#[test]
+fn kept_matrices_stay_and_unknown_ones_are_errors() {
+    let (g, report) = with(Int8Settings { keep: vec!["%*".into()], ..Default::default() }).unwrap();
+    assert!(report.matrices.iter().all(|m| m.decision == Decision::Named && m.error.is_none()));
+    assert_eq!(count(&g, "quantise_rows"), 0);
+    let name = report.matrices[1].name.clone();
+    let (_, report) = with(Int8Settings { keep: vec![name.clone()], ..Default::default() }).unwrap();
+    let named: Vec<_> = report.matrices.iter().filter(|m| m.decision == Decision::Named).collect();
+    assert_eq!((named.len(), &named[0].name), (1, &name));
+    let e = with(Int8Settings { keep: vec![format!("{name}0")], ..Default::default() }).unwrap_err();
+    assert!(e.message.contains("unknown matrix") && e.to_string().contains(&format!("did you mean '{name}'?")), "{e}");
+}
+
+#[test]
+fn samples_that_do_not_fit_are_errors() {
+    let settings = Int8Settings { budget: 0.9, samples: samples()[..1].to_vec(), ..Default::default() };
+    assert!(with(settings).unwrap_err().to_string().contains("--int8-budget 0"));
 }

@@ -1,0 +1,159 @@
+//! Evaluates graphs for measuring: as the evaluator does, but with fast products with matrices.
+
+use std::collections::BTreeMap;
+
+use bertc_ir::eval::eval_op;
+use bertc_ir::{BinaryOp, DType, Diag, Graph, Linear, Op, Tensor, TensorType, ValueId};
+
+use super::product::{product, wide};
+
+/// Inputs of a graph, and the values of its symbols.
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// The value of each symbol.
+    pub dims: Vec<i64>,
+    /// The inputs in order.
+    pub inputs: Vec<Tensor>,
+}
+
+/// How near one result is to another.
+#[derive(Clone, Copy, Default, Debug)]
+pub struct Nearness {
+    signal: f64,
+    noise: f64,
+    both: f64,
+    other: f64,
+}
+
+impl Nearness {
+    /// Takes elements of the true result and of the other one.
+    pub fn add(&mut self, x: f32, y: f32) {
+        let (x, y) = (f64::from(x), f64::from(y));
+        self.signal += x * x;
+        self.noise += (x - y) * (x - y);
+        self.both += x * y;
+        self.other += y * y;
+    }
+
+    /// Of two tensors.
+    pub fn of(x: &Tensor, y: &Tensor) -> Nearness {
+        let mut n = Nearness::default();
+        wide(x).into_iter().zip(wide(y)).for_each(|(x, y)| n.add(x, y));
+        n
+    }
+
+    /// Signal to noise in dB; infinite where there is no noise.
+    pub fn snr(&self) -> f64 {
+        if self.noise == 0.0 { f64::INFINITY } else { 10.0 * (self.signal / self.noise).log10() }
+    }
+
+    /// The cosine of the angle between them; 1 of two zeros, and 0 where something is not finite.
+    pub fn cosine(&self) -> f64 {
+        match self.both / (self.signal.sqrt() * self.other.sqrt()) {
+            _ if self.signal == 0.0 && self.other == 0.0 => 1.0,
+            c if c.is_finite() => c,
+            _ => 0.0,
+        }
+    }
+}
+
+/// The outputs of `g`. `watch` is told of each value that it computes, with its operands and, of a product with a constant
+/// matrix, that alone.
+///
+/// # Errors
+/// As those of the evaluator.
+pub fn outputs(
+    g: &Graph,
+    s: &Sample,
+    watch: &mut dyn FnMut(ValueId, &[&Tensor], &Tensor),
+) -> Result<Vec<Tensor>, Diag> {
+    let mut values: BTreeMap<ValueId, Tensor> = BTreeMap::new();
+    for v in g.topo() {
+        let node = g.node(v);
+        if let Op::Input { index } = node.op {
+            let input = s.inputs.get(index).cloned().ok_or_else(|| Diag::new(format!("there is no input {index}")))?;
+            values.insert(v, input);
+            continue;
+        }
+        let missing = || Diag::new("an operand has no value");
+        let x: Vec<&Tensor> =
+            node.operands.iter().map(|o| values.get(o).ok_or_else(missing)).collect::<Result<_, _>>()?;
+        let fail = |m: String| Diag::new(format!("{}: {m}", node.op.name())).at(node.loc.clone());
+        let linear = match node.op {
+            Op::Linear(l) => Some(l),
+            Op::MatMul { trans_b } if g.ty(v).dtype == DType::F32 => Some(Linear { trans_b, ..Linear::default() }),
+            _ => None,
+        };
+        let fast = linear.filter(|l| is_fast(l, &x));
+        let y = match fast {
+            Some(l) => {
+                let y = sums(&l, &x).ok_or_else(missing)?;
+                watch(v, &x, &y);
+                epilogue(&l, y, &x).map_err(fail)?
+            }
+            None => {
+                let y = eval_op(&node.op, &node.ty, &s.dims, &x).map_err(fail)?;
+                watch(v, &x, &y);
+                y
+            }
+        };
+        values.insert(v, y);
+    }
+    let missing = || Diag::new("an output has no value");
+    g.outputs().iter().map(|o| values.get(&o.value).cloned().ok_or_else(missing)).collect()
+}
+
+/// Whether [`sums`] does a product.
+fn is_fast(l: &Linear, x: &[&Tensor]) -> bool {
+    let f32s = x[0].dtype() == DType::F32 && x[1].dtype() == DType::F32;
+    x[1].shape().len() == 2 && (f32s && !l.int8 || l.int8 && l.offset && !l.zero && x[0].dtype() == DType::I8)
+}
+
+/// A product in f32, or one of integers with its scales and offsets.
+pub fn sums(l: &Linear, x: &[&Tensor]) -> Option<Tensor> {
+    let n = x[1].shape()[usize::from(!l.trans_b)];
+    let mut y = product(&wide(x[0]), x[1], l.trans_b);
+    if let (Some(at), Some(offset)) = (l.scales_at(), l.offset_at()) {
+        let k = x[1].shape()[usize::from(l.trans_b)];
+        let columns = product(&vec![1.0; k], x[1], l.trans_b);
+        let [rows, scales, offsets] = [at, at + 1, offset].map(|i| wide(x[i]));
+        for (row, (s, o)) in y.chunks_exact_mut(n.max(1)).zip(rows.iter().zip(&offsets)) {
+            let each = row.iter_mut().zip(&scales).zip(&columns);
+            each.for_each(|((y, w), c)| *y = *y * w * s + c * w * o);
+        }
+    }
+    let shape = [&x[0].shape()[..x[0].shape().len() - 1], &[n]].concat();
+    f32s(shape, &y)
+}
+
+/// A tensor of f32.
+fn f32s(shape: Vec<usize>, data: &[f32]) -> Option<Tensor> {
+    Tensor::new(DType::F32, shape, data.iter().flat_map(|x| x.to_le_bytes()).collect::<Vec<u8>>().into())
+}
+
+/// What a linear does with its product.
+fn epilogue(l: &Linear, mut y: Tensor, x: &[&Tensor]) -> Result<Tensor, String> {
+    let of = |dtype, y: &Tensor| TensorType::new(dtype, y.shape().iter().map(|&d| (d as i64).into()).collect());
+    let apply = |op: Op, x: &[&Tensor]| eval_op(&op, &of(DType::F32, x[0]), &[], x);
+    if let Some(at) = l.bias_at() {
+        y = apply(Op::Binary(BinaryOp::Add), &[&y, x[at]])?;
+    }
+    if let Some(act) = l.act {
+        y = apply(Op::Unary(act), &[&y])?;
+    }
+    if let Some(at) = l.residual_at() {
+        let residual = apply(Op::Cast(DType::F32), &[x[at]])?;
+        y = apply(Op::Binary(BinaryOp::Add), &[&y, &residual])?;
+    }
+    if let Some((eps, at)) = l.norm.zip(l.gamma_at()) {
+        y = apply(Op::LayerNorm { eps }, &[&y, x[at], x[at + 1]])?;
+    }
+    if let (Some(at), &[.., m, n]) = (l.lengths_at(), y.shape()) {
+        let mut all = wide(&y);
+        for (matrix, length) in all.chunks_exact_mut((m * n).max(1)).zip(x[at].iter()) {
+            matrix[length.to_int().clamp(0, m as i128) as usize * n..].fill(0.0);
+        }
+        y = f32s(y.shape().to_vec(), &all).ok_or("rows were lost")?;
+    }
+    if l.bf16 { eval_op(&Op::Cast(DType::BF16), &of(DType::BF16, &y), &[], &[&y]) } else { Ok(y) }
+}
