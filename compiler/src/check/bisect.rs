@@ -2,10 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use bertc_ir::eval::{eval, eval_all};
 use bertc_ir::{Diag, Graph, ValueId};
-use bertc_passes::{Instrument, PassReport, Step, run_steps};
+use bertc_passes::{Instrument, Int8Settings, PassReport, Step, run_steps_with};
 use similar::TextDiff;
 
 use super::compare::{Error, worst};
@@ -56,10 +57,16 @@ impl Instrument for Snapshots {
 ///
 /// # Errors
 /// A pass that fails.
-pub fn bisect(g: &Graph, steps: &[Step], inputs: &Inputs, tolerance: f64) -> Result<Option<Culprit>, Vec<Diag>> {
+pub fn bisect(
+    g: &Graph,
+    steps: &[Step],
+    int8: Option<&Arc<Int8Settings>>,
+    inputs: &Inputs,
+    tolerance: f64,
+) -> Result<Option<Culprit>, Vec<Diag>> {
     let mut kept = Snapshots(vec![(String::new(), g.clone())]);
     let how = bertc_passes::Options::default();
-    run_steps(&mut g.clone(), steps, &how, &mut kept).map_err(|f| vec![f.diag])?;
+    run_steps_with(&mut g.clone(), steps, &how, int8, &mut kept).map_err(|f| vec![f.diag])?;
     let graphs = kept.0;
     let judge = |i: usize| -> Result<Error, String> {
         let outputs = eval(&graphs[i].1, &inputs.dims, &inputs.tensors).map_err(|d| d.to_string())?;

@@ -5,6 +5,7 @@
 //! transformed graph, op by op).
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bertc_ir::eval::eval_all;
 use bertc_ir::{Diag, Graph, Tensor};
@@ -12,15 +13,17 @@ use bertc_passes::registry::{Entry, PASSES};
 
 use self::bisect::Culprit;
 use self::compare::Error;
+use self::fidelity::LayerRow;
 use self::inputs::Inputs;
 use self::ops::{OpRow, Sabotage, Tapped};
 use crate::options::CompileOptions;
 use crate::output::to_stdout;
 use crate::progress::{Phase, Progress};
-use crate::{opt, passes};
+use crate::{calibration, opt, passes};
 
 pub mod bisect;
 pub mod compare;
+pub mod fidelity;
 pub mod inputs;
 pub mod ops;
 mod report;
@@ -80,6 +83,8 @@ pub struct Report {
     pub ops: Option<Vec<OpRow>>,
     /// Every output.
     pub outputs: Vec<OutputRow>,
+    /// What `--int8` costs each layer.
+    pub layers: Option<Vec<LayerRow>>,
     /// What bisection found, if it was asked for; nothing, if the passes are right.
     pub bisect: Option<Option<Culprit>>,
 }
@@ -145,7 +150,9 @@ pub fn check(o: &CheckOptions, table: &'static [Entry], sabotage: Option<Sabotag
     let imported = progress.phase(Phase::Import, || load(o))?;
     // Padding is what --skip-padding makes something else of.
     let inputs = inputs::inputs(&imported, o.input.as_deref(), !o.compile.skip_padding)?;
-    let bisect = o.bisect.then(|| bisect::bisect(&imported, &steps, &inputs, o.tolerance)).transpose()?;
+    let int8 = calibration::settings(&imported, &o.compile)?.map(Arc::new);
+    let bisect = || bisect::bisect(&imported, &steps, int8.as_ref(), &inputs, o.tolerance);
+    let bisect = o.bisect.then(bisect).transpose()?;
     let mut g = imported.clone();
     progress.nested(Phase::Passes, |p| passes::run(&mut g, &steps, &o.compile, p, &mut std::io::stderr()))?;
     g.name.clone_from(&o.compile.name);
@@ -158,6 +165,8 @@ pub fn check(o: &CheckOptions, table: &'static [Entry], sabotage: Option<Sabotag
     let plain = ops::execute(&g, &target, &inputs, sabotage)?;
     let taps = || ops::taps(&g, &plain.traced, &target, &inputs, &values, sabotage);
     let tapped = o.taps.then(taps).transpose()?;
+    let layers = || fidelity::layers(&imported, &steps, &inputs, &g, &values);
+    let layers = o.compile.int8.then(layers).transpose()?;
     progress.finish();
     let transformed: Vec<Tensor> = g.outputs().iter().map(|p| values[&p.value].clone()).collect();
     Ok(Report {
@@ -168,6 +177,7 @@ pub fn check(o: &CheckOptions, table: &'static [Entry], sabotage: Option<Sabotag
         nodes: (imported.len(), g.len()),
         outputs: outputs(&g, &inputs, &transformed, &plain.outputs, tapped.as_ref()),
         ops: tapped.map(|t| t.rows),
+        layers,
         bisect,
     })
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::bisect::Culprit;
 use super::compare::Error;
+use super::fidelity::LayerRow;
 use super::{CheckOptions, OutputRow, Report, Verdict};
 use crate::output::table;
 
@@ -30,6 +31,12 @@ pub(super) fn text(r: &Report) -> String {
         text.push('\n');
     }
     text += &outputs(r);
+    if let Some(rows) = &r.layers {
+        text.push('\n');
+        text += &layers(rows);
+        let least = r.outputs.iter().map(|o| o.compiled).min_by(|a, b| a.cosine.total_cmp(&b.cosine));
+        text += &least.map_or(String::new(), |e| format!("least cosine of an output to f32: {}\n", cosine(&e)));
+    }
     if let Some(found) = &r.bisect {
         text.push('\n');
         text += &match found {
@@ -50,6 +57,19 @@ fn outputs(r: &Report) -> String {
         vec![o.name.clone(), number(e.abs), number(e.rel), cosine(e), number(o.passes.rel), tapped, mark(above)]
     });
     table(&head, rows.collect(), &[1, 2, 3, 4, 5])
+}
+
+/// What 8-bit integers cost.
+fn layers(rows: &[LayerRow]) -> String {
+    let cells = |r: &LayerRow| {
+        vec![
+            r.title.clone(),
+            r.node.clone(),
+            format!("{:.1}", r.snr),
+            cosine(&Error { cosine: r.cosine, ..Error::NONE }),
+        ]
+    };
+    table(&["in 8 bits against f32", "node", "SNR dB", "cosine"], rows.iter().map(cells).collect(), &[2, 3])
 }
 
 fn culprit(c: &Culprit) -> String {
@@ -143,6 +163,10 @@ pub(super) fn json(o: &CheckOptions, r: &Report) -> String {
         "ops": ops,
         "outputs": r.outputs.iter().map(output).collect::<Vec<_>>(),
     });
+    if let Some(rows) = &r.layers {
+        let row = |l: &LayerRow| json!({ "layer": l.title, "node": l.node, "snr_db": l.snr, "cosine": l.cosine });
+        value["layers"] = rows.iter().map(row).collect();
+    }
     if let Some(found) = &r.bisect {
         value["bisect"] =
             json!({ "pass": found.as_ref().map(|c| c.pass.clone()), "found": found.as_ref().map(found_json) });

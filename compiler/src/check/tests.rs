@@ -196,6 +196,21 @@ fn wrong_code_is_named_at_its_op() {
 }
 
 #[test]
+fn integers_are_told_layer_by_layer() {
+    let mut o = CheckOptions { tolerance: 0.2, bisect: false, taps: false, ..options(zoo("bert-eager.onnx")) };
+    o.compile.int8 = true;
+    let report = check(&o, PASSES, None).unwrap();
+    let text = report::text(&report);
+    let rows = report.layers.as_ref().unwrap();
+    assert!(rows.len() > 2 && rows.iter().all(|r| (5.0..80.0).contains(&r.snr) && r.cosine > 0.9), "{text}");
+    assert!(text.contains("layer 0") && text.contains("least cosine of an output to f32"), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&report::json(&o, &report)).unwrap();
+    assert_eq!(json["layers"].as_array().map(Vec::len), Some(rows.len()));
+    o.compile.int8 = false;
+    assert!(check(&o, PASSES, None).unwrap().layers.is_none());
+}
+
+#[test]
 fn buffers_that_collide_are_told_from_wrong_code() {
     let o = CheckOptions { bisect: false, ..options(zoo("bert-eager.onnx")) };
     // Only the program without taps has its values in a few shared slots.
