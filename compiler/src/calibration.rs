@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bertc_ir::eval::eval_op;
-use bertc_ir::{Diag, Graph, Op, Tensor, TensorType};
+use bertc_ir::{Diag, Graph, Loc, Op, Tensor, TensorType, ValueId};
 use bertc_passes::{Int8Settings, Sample};
 
 use crate::check::inputs::{KINDS, descriptor, plausible, small_dims};
@@ -35,7 +35,27 @@ pub fn settings(g: &Graph, o: &CompileOptions) -> Result<Option<Int8Settings>, V
         }
         None => made_up(g, !o.skip_padding)?,
     };
-    Ok(Some(Int8Settings { budget, keep: o.keep.clone(), samples, synthetic: o.calibrate.is_none() }))
+    Ok(Some(Int8Settings { budget, keep: o.keep.clone(), samples, synthetic: o.calibrate.is_none(), names: names(g) }))
+}
+
+/// The nodes that read constants as matrices or tables.
+fn names(g: &Graph) -> Vec<(Tensor, String)> {
+    let of = |v: ValueId| {
+        let at = match g.op(v) {
+            Op::MatMul { .. } => 1,
+            Op::Gather { axis: 0 } => 0,
+            _ => return None,
+        };
+        let mut x = g.operands(v)[at];
+        while let Op::Transpose { .. } | Op::Reshape { .. } | Op::Cast(_) = g.op(x) {
+            x = g.operands(x)[0];
+        }
+        match &g.node(v).loc {
+            Loc::Node { name, .. } => Some((g.as_const(x)?.clone(), name.clone())),
+            _ => None,
+        }
+    };
+    g.topo().into_iter().filter_map(of).collect()
 }
 
 fn in_file(mut d: Diag, file: &Path) -> Diag {

@@ -19,7 +19,7 @@ pub struct CheckArgs {
     /// Inputs, by their ONNX names [default: plausible ones, a batch of 2 of length 13, as far as the ranges allow]
     #[arg(long, value_name = "IN.npz")]
     pub input: Option<PathBuf>,
-    /// Largest error that is fine, relative to the largest element [default: 0.0001, with --bf16 or --int8 0.05]
+    /// Largest error that is fine, relative to the largest element [default: 0.0001, with --bf16 0.05, with --int8 0.2]
     #[arg(long, value_name = "REL", allow_negative_numbers = true, value_parser = tolerance)]
     pub tol: Option<f64>,
     /// Look at every op, with intermediates that share no memory (the default)
@@ -53,7 +53,11 @@ impl CheckArgs {
             model: self.model,
             resources: self.resources,
             input: self.input,
-            tolerance: self.tol.unwrap_or(if self.build.pass.bf16 || self.build.pass.int8 { 5e-2 } else { 1e-4 }),
+            tolerance: self.tol.unwrap_or(match (self.build.pass.int8, self.build.pass.bf16) {
+                (true, _) => 0.2,
+                (false, true) => 5e-2,
+                (false, false) => 1e-4,
+            }),
             taps: !self.no_taps,
             bisect: self.bisect,
             json: self.json,

@@ -25,6 +25,9 @@ pub fn decisions(r: &Int8Report) -> String {
         let on = if r.synthetic { "made-up inputs (--calibrate takes real ones)" } else { "the inputs of --calibrate" };
         text += &format!("; least cosine of an output to f32: {cosine:.5}, on {on}");
     }
+    if let Some(why) = &r.unmeasured {
+        text += &format!("; not measured, as made-up inputs don't suit the model ({why}): --calibrate takes real ones");
+    }
     text + "\n"
 }
 
@@ -44,6 +47,7 @@ mod tests {
             ],
             cosine: Some(0.9987),
             synthetic: true,
+            unmeasured: None,
         };
         let text = decisions(&r);
         let lines: Vec<Vec<_>> = text.lines().map(|l| l.split_whitespace().collect()).collect();

@@ -7,7 +7,7 @@ use bertc_ir::{Diag, Graph, Linear, Loc, Op, Tensor, TensorType, ValueId};
 
 use super::measure::{Nearness, Sample, outputs, sums};
 use super::product::wide;
-use super::{Matrices, candidate, quantised_rows, transform};
+use super::{Matrices, candidate, quantised_rows, transform, weights};
 use crate::step::unknown;
 
 /// What `use-int8` is asked for.
@@ -21,6 +21,9 @@ pub struct Int8Settings {
     pub samples: Vec<Vec<Sample>>,
     /// The samples are made up.
     pub synthetic: bool,
+    /// What the model calls the nodes that read its constants. The constants are told by where they lie in memory, which
+    /// fusion leaves as it is.
+    pub names: Vec<(Tensor, String)>,
 }
 
 /// What became of a matrix.
@@ -56,6 +59,8 @@ pub struct Int8Report {
     pub cosine: Option<f64>,
     /// The samples were made up.
     pub synthetic: bool,
+    /// Why nothing was measured, where made-up samples are what the model can't take.
+    pub unmeasured: Option<String>,
 }
 
 /// What can become integers, and what it is called.
@@ -74,7 +79,7 @@ pub fn decide(
     made: &mut Matrices,
     settings: &Int8Settings,
 ) -> Result<(BTreeSet<ValueId>, Int8Report), Diag> {
-    let all = candidates(g, made);
+    let all = candidates(g, made, &settings.names);
     let mut kept = BTreeSet::new();
     for pattern in &settings.keep {
         let found: Vec<ValueId> =
@@ -91,10 +96,17 @@ pub fn decide(
     let named = kept.clone();
     let mut errors = BTreeMap::new();
     let mut cosine = None;
+    let mut unmeasured = None;
     if settings.budget > 0.0 && !settings.samples.is_empty() {
-        let m = Measured::of(g, made, &all, &settings.samples)?;
-        cosine = Some(search(g, made, &m, &mut kept, settings.budget)?);
-        errors = m.errors;
+        match Measured::of(g, made, &all, &settings.samples) {
+            Ok(m) => {
+                cosine = Some(search(g, made, &m, &mut kept, settings.budget)?);
+                errors = m.errors;
+            }
+            // That the model takes no made-up inputs says nothing against it.
+            Err(d) if settings.synthetic => unmeasured = Some(d.message),
+            Err(d) => return Err(d),
+        }
     }
     let row = |c: &Candidate| {
         let decision = match () {
@@ -105,12 +117,13 @@ pub fn decide(
         let error = errors.get(&c.v).map(|n| (n.snr(), n.cosine()));
         MatrixRow { name: c.names.first().cloned().unwrap_or_default(), shape: c.shape, error, decision }
     };
-    let report = Int8Report { matrices: all.iter().map(row).collect(), cosine, synthetic: settings.synthetic };
+    let synthetic = settings.synthetic;
+    let report = Int8Report { matrices: all.iter().map(row).collect(), cosine, synthetic, unmeasured };
     Ok((kept, report))
 }
 
 /// Everything that could be integers, in order.
-fn candidates(g: &Graph, made: &mut Matrices) -> Vec<Candidate> {
+fn candidates(g: &Graph, made: &mut Matrices, known: &[(Tensor, String)]) -> Vec<Candidate> {
     let shape = |v: ValueId| [0, 1].map(|i| g.ty(v).shape.get(i).and_then(bertc_ir::Dim::as_const).unwrap_or(0));
     let mut of = |v: ValueId| {
         let shape = match g.op(v) {
@@ -127,12 +140,20 @@ fn candidates(g: &Graph, made: &mut Matrices) -> Vec<Candidate> {
         };
         // What the model calls the products that were merged stands at the slices of the merged one.
         let slices = g.users(v).into_iter().filter(|&u| matches!(g.op(u), Op::Slice { .. }));
-        let parts = g.operands(v).iter().copied().filter(|&o| g.as_const(o).is_some());
-        let mut names = Vec::new();
-        for u in [v].into_iter().chain(slices).chain(parts) {
-            if let Loc::Node { name, .. } = &g.node(u).loc
-                && !names.contains(name)
-            {
+        let own = [v].into_iter().chain(slices).filter_map(|u| match &g.node(u).loc {
+            Loc::Node { name, .. } => Some(name),
+            _ => None,
+        });
+        let is_merged = matches!(g.op(v), Op::Linear(_)) && matches!(g.op(g.operands(v)[1]), Op::Concat { .. });
+        let parts: &[ValueId] = if is_merged { g.operands(g.operands(v)[1]) } else { g.operands(v) };
+        let constants: Vec<&Tensor> = parts.iter().filter_map(|&o| weights::constant(g, o)).collect();
+        let same = |t: &Tensor| constants.iter().any(|c| c.bytes().as_ptr() == t.bytes().as_ptr());
+        let read = known.iter().filter(|(t, _)| !t.is_empty() && same(t)).map(|(_, name)| name);
+        // A fused op is called as its last part; the product says more of one matrix, but is one of several here.
+        let all: Vec<&String> = if is_merged { own.chain(read).collect() } else { read.chain(own).collect() };
+        let mut names: Vec<String> = Vec::new();
+        for name in all {
+            if !names.contains(name) {
                 names.push(name.clone());
             }
         }

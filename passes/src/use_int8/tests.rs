@@ -204,5 +204,7 @@ fn kept_matrices_stay_and_unknown_ones_are_errors() {
 #[test]
 fn samples_that_do_not_fit_are_errors() {
     let settings = Int8Settings { budget: 0.9, samples: samples()[..1].to_vec(), ..Default::default() };
-    assert!(with(settings).unwrap_err().to_string().contains("--int8-budget 0"));
+    assert!(with(settings.clone()).unwrap_err().to_string().contains("--int8-budget 0"));
+    let report = with(Int8Settings { synthetic: true, ..settings }).unwrap().1;
+    assert!(report.cosine.is_none() && report.unmeasured.is_some_and(|why| why.contains("sum_norm")));
 }
