@@ -188,6 +188,15 @@ pub fn cast(c: &mut Ctx, from: DType, to: DType, x: Reg) -> Reg {
     x
 }
 
+/// An activation whose results become one of 256 integers each and nothing else.
+pub fn coarse(c: &mut Ctx, act: UnaryOp, x: Reg) -> Reg {
+    match act {
+        UnaryOp::Gelu => vecmath::gelu_coarse(&mut c.b, x),
+        UnaryOp::GeluTanh => vecmath::gelu_tanh_coarse(&mut c.b, x),
+        _ => unary(c, act, DType::F32, x),
+    }
+}
+
 /// round(x / scale) + zero as the integer type `to`, as [`bertc_ir::Op::Quantise`] says.
 pub fn quantise(c: &mut Ctx, to: DType, x: Reg, scale: Reg, zero: Reg) -> Reg {
     let x = c.b.div(x, scale);

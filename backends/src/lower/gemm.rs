@@ -489,7 +489,7 @@ impl Gemm<'_> {
                 acc.iter_mut().enumerate().for_each(|(i, x)| *x = c.b.add(*x, bias[i % bias.len()]));
             }
             if let Some(act) = self.spec.act.filter(|_| self.late_act().is_none()) {
-                acc.iter_mut().for_each(|x| *x = elementwise::unary(c, act, DType::F32, *x));
+                acc.iter_mut().for_each(|x| *x = self.activate(c, act, *x));
             }
             if let Some(residual) = self.residual.filter(|_| self.late_act().is_none()) {
                 let start = c.mul_add(col, row, &self.spec.shape.n);
@@ -566,6 +566,13 @@ impl Gemm<'_> {
         }
     }
 
+    /// An activation, as exact as what reads its results can tell.
+    fn activate(&self, c: &mut Ctx, act: UnaryOp, x: Reg) -> Reg {
+        // Not where more follows that could make much of a little.
+        let only = self.y.is_none() && self.residual.is_none() && self.spec.norm.is_none();
+        if only { elementwise::coarse(c, act, x) } else { elementwise::unary(c, act, DType::F32, x) }
+    }
+
     /// The activation, if it doesn't belong to the tile.
     fn late_act(&self) -> Option<UnaryOp> {
         self.spec.act.filter(|_| !self.tile.has_room())
@@ -620,7 +627,7 @@ impl Gemm<'_> {
             let residual = self.residual.map(|x| (x, c.b.address(x, offset, 0)));
             row.each(c, |c, i, lanes| {
                 let x = c.load_from(sums.0, from, i, lanes);
-                let mut v = elementwise::unary(c, act, DType::F32, x);
+                let mut v = self.activate(c, act, x);
                 if let Some((residual, at)) = residual {
                     let x = c.load_from(residual, at, i, lanes);
                     v = c.b.add(v, x);

@@ -16,7 +16,7 @@ mod tanh;
 pub use decay::decay;
 pub use erf::erf;
 pub use exp::exp;
-pub use gelu::{gelu, gelu_tanh};
+pub use gelu::{gelu, gelu_coarse, gelu_tanh, gelu_tanh_coarse};
 pub use log::log;
 pub use pow::pow;
 pub use sigmoid::sigmoid;

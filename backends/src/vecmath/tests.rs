@@ -70,6 +70,8 @@ fn bounds_hold() {
     let gelu_tanh =
         |x: f64| x / 2.0 * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x * x * x)).tanh());
     assert!(worst(super::gelu_tanh, gelu_tanh, &samples(-9.0, 9.0), |x, _| x.abs().max(1.0)) <= 4e-7);
+    assert!(worst(super::gelu_coarse, gelu, &samples(-9.0, 9.0), |_, _| 1.0) <= 6e-5);
+    assert!(worst(super::gelu_tanh_coarse, gelu_tanh, &samples(-9.0, 9.0), |_, _| 1.0) <= 8e-5);
 }
 
 #[test]
@@ -87,7 +89,7 @@ fn special_values() {
     check(super::tanh, [f32::NAN, 1.0, -1.0, 0.0]);
     check(super::erf, [f32::NAN, 1.0, -1.0, 0.0]);
     check(super::sigmoid, [f32::NAN, 1.0, 0.0, 0.5]);
-    for f in [super::gelu, super::gelu_tanh] {
+    for f in [super::gelu, super::gelu_tanh, super::gelu_coarse, super::gelu_tanh_coarse] {
         let y = map(f, &x);
         assert!(y[0].is_nan() && y[1] == INF && y[2] == 0.0 && y[3] == 0.0, "{y:?}");
         assert_eq!(map(f, &[-50.0, -6.0, 6.0, 50.0]), [0.0, 0.0, 6.0, 50.0]);
