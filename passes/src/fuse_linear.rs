@@ -51,7 +51,7 @@ impl Pass for FuseLinear {
                 Op::Linear(_) => {}
                 _ => continue,
             }
-            let before = Parts::of(g, at).filter(|_| at == v);
+            let before = Parts::of_any(g, at).filter(|_| at == v);
             loop {
                 match grow(g, at) {
                     Ok(Some((user, new))) => {
@@ -66,7 +66,7 @@ impl Pass for FuseLinear {
                 }
                 g.remove_dead();
             }
-            if let Some(p) = Parts::of(g, at)
+            if let Some(p) = Parts::of_any(g, at)
                 && at != v
             {
                 applied(g, ctx, self.name(), at, &taken_up(&p, before.as_ref()));
@@ -109,13 +109,13 @@ fn product(g: &mut Graph, v: ValueId, trans_b: bool) -> Result<Option<ValueId>, 
     if g.ty(v).dtype != DType::F32 {
         return Err(format!("the operands are {}, not f32", g.ty(v).dtype));
     }
-    let p = Parts { a, b, trans_b, bias: None, act: None, residual: None, norm: None };
+    let p = Parts { a, b, trans_b, scaling: None, bias: None, act: None, residual: None, norm: None };
     p.build(g, &loc).map(Some).map_err(|d| d.message)
 }
 
 /// The user of the `linear` `v` and what replaces both.
 fn grow(g: &mut Graph, v: ValueId) -> Result<Option<(ValueId, ValueId)>, String> {
-    let Some(p) = Parts::of(g, v) else { return Ok(None) };
+    let Some(p) = Parts::of_any(g, v) else { return Ok(None) };
     let Some(u) = single_user(g, v) else { return stopped(g, v, &p) };
     let node = g.node(u).clone();
     let same_type = node.ty == *g.ty(v);

@@ -17,7 +17,9 @@ mod fuse_embeddings;
 mod fuse_gelu;
 mod fuse_layer_norm;
 mod fuse_linear;
+mod fuse_quantise;
 mod info;
+mod integer_linear;
 mod legalise;
 mod linear;
 mod manager;
@@ -25,6 +27,7 @@ mod merge_qkv;
 mod pass;
 mod pattern;
 mod pipeline;
+mod quantised;
 mod reassociate;
 pub mod registry;
 #[cfg(test)]

@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use bertc_ir::{DType, Diag, Dim, Graph, Op, ValueId};
 
 use crate::build;
-use crate::linear::Parts;
+use crate::linear::{Parts, Scaling};
 use crate::pass::{Pass, PassContext};
 use crate::pattern::{applied, remark, splat};
 
@@ -36,7 +36,7 @@ impl Pass for MergeQkv {
     fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
         let mut by_operand: BTreeMap<ValueId, Vec<(ValueId, Parts)>> = BTreeMap::new();
         for v in g.topo() {
-            if let Some(p) = Parts::of(g, v) {
+            if let Some(p) = Parts::of_any(g, v) {
                 by_operand.entry(p.a).or_default().push((v, p));
             }
         }
@@ -55,7 +55,8 @@ impl Pass for MergeQkv {
                 continue;
             }
             while let Some(&(first, p)) = candidates.first() {
-                let same = |q: &Parts| q.trans_b == p.trans_b && q.act == p.act;
+                let left = |q: &Parts| q.scaling.map(|s| (s.scale, s.zero));
+                let same = |q: &Parts| q.trans_b == p.trans_b && q.act == p.act && left(q) == left(&p);
                 let (group, rest): (Vec<_>, Vec<_>) = candidates.into_iter().partition(|(_, q)| same(q));
                 if group.len() > 1 {
                     let what = format!("one of {} products of its operand that became one", group.len());
@@ -63,7 +64,8 @@ impl Pass for MergeQkv {
                     merge(g, &group).map_err(|d| d.at(g.node(first).loc.clone()))?;
                     changed = true;
                 } else {
-                    let reason = "it differs in orientation or activation from the other products of its operand";
+                    let reason =
+                        "it differs in orientation, activation or scale from the other products of its operand";
                     remark(g, ctx, self.name(), first, reason);
                 }
                 candidates = rest;
@@ -123,7 +125,12 @@ fn merge(g: &mut Graph, group: &[(ValueId, Parts)]) -> Result<(), Diag> {
         }
         bias = Some(g.add(Op::Concat { axis: 0 }, &parts, &loc)?);
     }
-    let all = Parts { b, bias, ..p }.build(g, &loc)?;
+    let scales: Vec<ValueId> = group.iter().filter_map(|(_, q)| q.scaling.map(|s| s.columns)).collect();
+    let scaling = match p.scaling {
+        Some(s) => Some(Scaling { columns: g.add(Op::Concat { axis: 0 }, &scales, &loc)?, ..s }),
+        None => None,
+    };
+    let all = Parts { b, scaling, bias, ..p }.build(g, &loc)?;
     let axis = g.ty(all).rank() - 1;
     let mut start = Dim::constant(0);
     for (v, q) in group {

@@ -4,6 +4,9 @@
 /// nothing costs nothing.
 const ROUND: [&str; 4] = ["fold-constants", "canonicalise", "cse", "dce"];
 
+/// What quantised models spell out, before folding makes floats of their matrices.
+const QUANTISED: [&str; 2] = ["fuse-quantise", "integer-linear"];
+
 /// A bound on the rounds: each pass iterates to its own fixpoint, so few rounds reach the common one.
 const ROUNDS: usize = 4;
 
@@ -27,14 +30,21 @@ const FUSION: [&str; 10] = [
 pub fn fusion() -> Vec<&'static str> {
     let rounds = || std::iter::repeat_n(ROUND, ROUNDS).flatten();
     // Masks are followed through what the rounds leave of them.
-    rounds().chain(FUSION).chain(rounds()).chain(["skip-padding"]).chain(rounds()).collect()
+    QUANTISED
+        .into_iter()
+        .chain(rounds())
+        .chain(FUSION)
+        .chain(rounds())
+        .chain(["skip-padding"])
+        .chain(rounds())
+        .collect()
 }
 
 /// The passes of `-O<opt_level>`, in order.
 pub fn pipeline(opt_level: u8) -> Vec<&'static str> {
     let mut names = match opt_level {
         0 => Vec::new(),
-        1 => std::iter::repeat_n(ROUND, ROUNDS).flatten().collect(),
+        1 => QUANTISED.into_iter().chain(std::iter::repeat_n(ROUND, ROUNDS).flatten()).collect(),
         _ => fusion(),
     };
     // The backend relies on it at every level.

@@ -10,6 +10,8 @@ use crate::fuse_embeddings::FuseEmbeddings;
 use crate::fuse_gelu::FuseGelu;
 use crate::fuse_layer_norm::FuseLayerNorm;
 use crate::fuse_linear::FuseLinear;
+use crate::fuse_quantise::FuseQuantise;
+use crate::integer_linear::IntegerLinear;
 use crate::legalise::Legalise;
 use crate::merge_qkv::MergeQkv;
 use crate::pass::Pass;
@@ -39,6 +41,8 @@ pub const PASSES: &[Entry] = &[
     Entry { pass: &FuseGelu, doc: "recognise gelu in its erf and tanh forms" },
     Entry { pass: &FuseLayerNorm, doc: "recognise layer norms that were spelled out" },
     Entry { pass: &FuseLinear, doc: "join a product with its bias, activation, residual and layer norm" },
+    Entry { pass: &FuseQuantise, doc: "recognise quantisation with one scale" },
+    Entry { pass: &IntegerLinear, doc: "compute products of dequantised operands in their integers" },
     Entry { pass: &Legalise, doc: "spell out what the backend doesn't do implicitly: batch broadcasts of matmul" },
     Entry { pass: &MergeQkv, doc: "make products of one operand with several matrices one product" },
     Entry { pass: &Reassociate, doc: "commute, associate, distribute and factor arithmetic where that removes work" },

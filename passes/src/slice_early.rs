@@ -63,7 +63,7 @@ fn rule(g: &mut Graph, v: ValueId, axis: usize) -> Rewrite {
         return Err(format!("the other rows of '{}' are read elsewhere", node.op.name()));
     }
     let loc = g.node(v).loc.clone();
-    let new = match (Parts::of(g, x), &node.op) {
+    let new = match (Parts::of_any(g, x), &node.op) {
         (Some(p), _) => {
             let a = sliced(g, p.a, v, axis, &loc)?;
             let residual = match p.residual {

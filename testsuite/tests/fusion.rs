@@ -18,11 +18,6 @@ const LAYERS: usize = 2;
 /// What a model may keep of the ops that fusion is to remove: op, count, why.
 fn kept(model: &str) -> &'static [(&'static str, usize, &'static str)] {
     match model {
-        "bert-eager+dyn8" => &[
-            ("matmul", 13, "products of integers"),
-            ("gelu", LAYERS, "between products of integers"),
-            ("tanh", 1, "behind a product of integers"),
-        ],
         "bert-eager+qdq" => &[
             ("softmax", LAYERS, "its operand and its result are quantised"),
             ("matmul", 2 * LAYERS, "operands and results of attention's products are quantised"),

@@ -198,6 +198,14 @@ impl Builder {
         self.op(Op::Select, &[cond, x, y])
     }
 
+    /// 8-bit integers as i32. A constant matrix is kept as it is, whatever its size: products compute in its integers.
+    pub fn widen(&mut self, x: &V) -> R<V> {
+        if x.as_const().is_some_and(|t| t.shape().len() == 2) && matches!(x.dtype, DType::I8 | DType::U8) {
+            return self.op(Op::Cast(DType::I32), &[x]);
+        }
+        self.cast(DType::I32, x)
+    }
+
     /// A conversion.
     pub fn cast(&mut self, to: DType, x: &V) -> R<V> {
         if x.dtype == to {

@@ -47,7 +47,7 @@ pub fn matmul(c: &mut Cx<'_>) -> R<Vec<V>> {
 
 /// An 8-bit operand less its zero point, in i32. A rank-1 zero point runs along `axis` from the end.
 fn centred(c: &mut Cx<'_>, x: &V, zero: Option<&V>, column: bool) -> R<V> {
-    let wide = c.b.cast(DType::I32, x)?;
+    let wide = c.b.widen(x)?;
     let Some(z) = zero else { return Ok(wide) };
     let mut z = z.clone();
     if z.rank() == 1 && z.shape[0].as_const() != Some(1) && column {

@@ -84,7 +84,7 @@ pub fn dequantize(c: &mut Cx<'_>) -> R<Vec<V>> {
     let s = param(c, &scale, &x, a)?;
     let mut v = x.clone();
     if x.dtype != DType::I32 {
-        v = c.b.cast(DType::I32, &v)?;
+        v = c.b.widen(&v)?;
     }
     if let Some(z) = zero.filter(|z| z.as_splat().is_none_or(|s| s.to_int() != 0)) {
         let z = param(c, &z, &x, a)?;
