@@ -302,7 +302,7 @@ program @p(%x: tensor<n x f32>) -> (%y: tensor<n x f32>) {
     let found: Vec<(usize, &str)> = found.iter().map(|(l, m)| (*l, m.as_str())).collect();
     let want = [
         (5, "the type is packed<2 x 3 x f32>, the sources make packed<2 x 4 x f32>"),
-        (6, "expected 'f32', 'i32' or 'bf16', got 'f64'"),
+        (6, "expected 'f32', 'i32', 'bf16' or 'i8', got 'f64'"),
         (7, "dim 'm' is not declared"),
         (8, "'%s' is defined twice"),
         (9, "expected a slot, got '%x'"),
