@@ -37,10 +37,10 @@ impl Parts {
     pub fn of_any(g: &Graph, v: ValueId) -> Option<Parts> {
         let Op::Linear(l @ Linear { lengths: false, bf16: false, offset: false, .. }) = *g.op(v) else { return None };
         let o = g.operands(v);
-        let scaling = match l.scales_at() {
-            Some(at) => Some(Scaling { scale: o[at], columns: o[at + 1], zero: l.zero_at().map(|at| o[at]) }),
-            None => None,
-        };
+        let scaling = l.scales_at().map(|at| {
+            let zero = l.zero_at().map(|at| o[at]);
+            Scaling { scale: o[at], columns: o[at + 1], zero }
+        });
         let integers = |v: ValueId| l.int8 && (o[..2].contains(&v) || l.zero_at().is_some_and(|at| o[at] == v));
         if o.iter().any(|&o| g.ty(o).dtype != DType::F32 && !integers(o))
             || scaling.is_some_and(|s| g.ty(s.scale).rank() != 0)

@@ -20,7 +20,7 @@ use bertc_ir::{DType, Diag, Dim, Graph, Op, ValueId};
 use crate::build;
 use crate::linear::{Parts, Scaling};
 use crate::pass::{Pass, PassContext};
-use crate::pattern::{applied, remark, splat};
+use crate::pattern::{applied, remark, single_user, splat};
 
 /// The pass.
 pub struct MergeQkv;
@@ -44,7 +44,7 @@ impl Pass for MergeQkv {
         for mut candidates in by_operand.into_values().filter(|c| c.len() > 1) {
             // Queries, keys, values: in attention's order.
             candidates.sort_by_key(|&(v, _)| attention_operand(g, v));
-            candidates.retain(|(v, p)| match obstacle(g, p) {
+            candidates.retain(|(v, p)| match obstacle(g, *v, p) {
                 None => true,
                 Some(reason) => {
                     remark(g, ctx, self.name(), *v, reason);
@@ -88,10 +88,12 @@ fn attention_operand(g: &Graph, v: ValueId) -> usize {
 }
 
 /// What keeps a product from being merged.
-fn obstacle(g: &Graph, p: &Parts) -> Option<&'static str> {
+fn obstacle(g: &Graph, v: ValueId, p: &Parts) -> Option<&'static str> {
     let columns = columns(g, p).and_then(|n| n.as_const());
     if p.residual.is_some() || p.norm.is_some() {
         Some("it has a residual or a layer norm")
+    } else if single_user(g, v).is_some_and(|u| matches!(g.op(u), Op::Quantise { .. })) {
+        Some("its result is quantised by itself, which its kernel does")
     } else if g.as_const(p.b).is_none() {
         Some("the matrix is not a constant")
     } else if p.bias.is_some_and(|b| g.as_const(b).is_none()) {

@@ -155,7 +155,7 @@ impl Lowering<'_> {
             (None, Some(_)) => Group::Pair,
             (None, None) => Group::One,
         };
-        let left = at_product.map(|g| (g.quant, g.factor.map(|f| self.arg(f))));
+        let left = at_product.and_then(|g| Some((g.how.rows()?, g.factor.map(|f| self.arg(f)))));
         let spec = gemm::Spec {
             shape: &shape,
             shared: true,

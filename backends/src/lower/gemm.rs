@@ -17,7 +17,7 @@ use super::matmul::{PANEL, Shape, packed_dtype};
 use super::micro::{self, Group, Left, Range, Right, Spot, row_spots, row_tiles, whole_passes};
 use super::nest::loop_over;
 use super::norm::{Norm, Row};
-use super::quantise::{RowArgs, RowQuantiser};
+use super::quantise::{How, RowArgs, RowQuantiser};
 use crate::emit::x86;
 use crate::plan::{ALIGN, Arg, Chunk};
 use crate::target::{Emitter, Target};
@@ -568,8 +568,9 @@ impl Gemm<'_> {
 
     /// An activation, as exact as what reads its results can tell.
     fn activate(&self, c: &mut Ctx, act: UnaryOp, x: Reg) -> Reg {
-        // Not where more follows that could make much of a little.
-        let only = self.y.is_none() && self.residual.is_none() && self.spec.norm.is_none();
+        // Not where more follows that could make much of a little, nor where a model says what the integers are.
+        let of_rows = self.quantiser.as_ref().is_some_and(RowQuantiser::is_of_rows);
+        let only = of_rows && self.y.is_none() && self.residual.is_none() && self.spec.norm.is_none();
         if only { elementwise::coarse(c, act, x) } else { elementwise::unary(c, act, DType::F32, x) }
     }
 
@@ -668,7 +669,7 @@ impl Quantised {
         let own = || Some(Arg::Scratch(numbers));
         let at = c.args.len() + usize::from(factor.is_some());
         let args = RowArgs {
-            quant,
+            how: How::Rows(quant),
             factor,
             integers: Arg::Scratch(integers),
             scale: own(),

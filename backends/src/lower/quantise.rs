@@ -9,10 +9,26 @@ use super::sum_norm::{self, Term, sum_norm};
 use super::{Lowering, elementwise};
 use crate::plan::Arg;
 
+/// How elements become integers.
+#[derive(Clone, Copy, Debug)]
+pub enum How {
+    /// By the range of their row.
+    Rows(RowQuant),
+    /// As [`Op::Quantise`] says, with a constant scale and zero point.
+    Constant { to: DType, scale: f64, zero: f64 },
+}
+
+impl How {
+    /// That of rows.
+    pub(super) fn rows(self) -> Option<RowQuant> {
+        if let How::Rows(quant) = self { Some(quant) } else { None }
+    }
+}
+
 /// The values that one look at the rows of another one gives.
 #[derive(Clone, Debug)]
 pub(super) struct RowGroup {
-    pub quant: RowQuant,
+    pub how: How,
     pub factor: Option<ValueId>,
     pub integers: ValueId,
     pub scale: Option<ValueId>,
@@ -28,7 +44,7 @@ impl RowGroup {
 /// Memory of a [`RowGroup`].
 #[derive(Clone, Debug)]
 pub struct RowArgs {
-    pub quant: RowQuant,
+    pub how: How,
     /// `[n]`, f32.
     pub factor: Option<Arg>,
     /// `[m, n]`, bytes.
@@ -43,7 +59,7 @@ pub struct RowArgs {
 
 /// The same in a kernel: parameter numbers.
 pub struct RowQuantiser {
-    quant: RowQuant,
+    how: How,
     factor: Option<usize>,
     integers: usize,
     scale: Option<usize>,
@@ -58,13 +74,18 @@ impl RowQuantiser {
     pub fn bind(c: &mut Ctx, args: &RowArgs) -> RowQuantiser {
         let f = DType::F32;
         RowQuantiser {
-            quant: args.quant,
+            how: args.how,
             factor: args.factor.clone().map(|x| c.input(x, f)),
             integers: c.output(args.integers.clone(), DType::I8),
             scale: args.scale.clone().map(|x| c.output(x, f)),
             offset: args.offset.clone().map(|x| c.output(x, f)),
             added: args.added,
         }
+    }
+
+    /// Whether the integers' steps depend on their row.
+    pub fn is_of_rows(&self) -> bool {
+        self.how.rows().is_some()
     }
 
     /// Parameter number of the scales.
@@ -92,8 +113,22 @@ impl RowQuantiser {
                 None => x,
             }
         };
+        let quant = match self.how {
+            How::Rows(quant) => quant,
+            How::Constant { to: dtype, scale, zero } => {
+                row.each(c, |c, i, lanes| {
+                    let x = element(c, i, lanes);
+                    let (scale, zero) = (c.imm(Elem::F32, lanes, scale), c.imm(Elem::I32, lanes, zero));
+                    let x = elementwise::quantise(c, dtype, x, scale, zero);
+                    let added = c.imm(Elem::I32, lanes, self.added as f64);
+                    let x = c.b.add(x, added);
+                    c.store_from(self.integers, to, i, x);
+                });
+                return;
+            }
+        };
         let one = |c: &mut Ctx, v: f64| c.imm(Elem::F32, 1, v);
-        let (units, low, span) = if self.quant.offset {
+        let (units, low, span) = if quant.offset {
             let [low, high] = row.extremes(c, [Bin::Min, Bin::Max], element);
             (255.0, Some(low), c.b.sub(high, low))
         } else {
@@ -123,7 +158,7 @@ impl RowQuantiser {
         let inverse = c.b.div(units, span);
         let empty = c.b.cmp(CmpOp::Eq, span, zero);
         let inverse = c.b.select(empty, zero, inverse);
-        let shift = self.added - if self.quant.offset { 128 } else { 0 };
+        let shift = self.added - if quant.offset { 128 } else { 0 };
         row.each(c, |c, i, lanes| {
             let mut x = element(c, i, lanes);
             if let Some(low) = low {
@@ -161,7 +196,9 @@ impl Lowering<'_> {
     /// What is to be made of the rows of `x` besides `x`: the first [`Op::QuantiseRows`] of it, and what goes with that.
     fn group_of(&self, x: ValueId) -> Option<RowGroup> {
         let users = self.g.users(x);
-        let integers = *users.iter().find(|&&u| matches!(self.g.op(u), Op::QuantiseRows(_)))?;
+        let Some(&integers) = users.iter().find(|&&u| matches!(self.g.op(u), Op::QuantiseRows(_))) else {
+            return users.iter().find_map(|&u| self.constant_group(u, x));
+        };
         let quant = row_op(self.g.op(integers))?;
         let with = |f: fn(RowQuant) -> Op| {
             let same =
@@ -170,17 +207,33 @@ impl Lowering<'_> {
         };
         let (scale, offset) = (with(Op::RowScale), with(Op::RowOffset));
         let factor = quant.factor_at().map(|at| self.g.operands(integers)[at]);
-        let group = RowGroup { quant, factor, integers, scale, offset };
-        // An output may have to be written later.
-        let free = group.values().all(|v| !self.g.outputs().iter().any(|o| self.roots.get(&o.value) == Some(&v)));
+        let group = RowGroup { how: How::Rows(quant), factor, integers, scale, offset };
+        let free = group.values().all(|v| self.is_free(v));
         free.then_some(group)
+    }
+
+    /// Whether a value may be written with another one: an output may have to be written later.
+    fn is_free(&self, v: ValueId) -> bool {
+        !self.g.outputs().iter().any(|o| self.roots.get(&o.value) == Some(&v))
+    }
+
+    /// The group that `v` is by itself, if it makes integers of `x` with a constant scale and zero point.
+    fn constant_group(&self, v: ValueId, x: ValueId) -> Option<RowGroup> {
+        let (&Op::Quantise { to }, &[of, scale, zero]) = (self.g.op(v), self.g.operands(v)) else { return None };
+        let number = |v: ValueId| Some(self.g.as_const(self.roots[&v])?.single()?.to_f64());
+        let how = How::Constant { to, scale: number(scale)?, zero: number(zero)? };
+        let group = RowGroup { how, factor: None, integers: v, scale: None, offset: None };
+        (of == x && self.is_free(v)).then_some(group)
     }
 
     /// The group that the kernel of `x` makes.
     pub(super) fn fused_group(&self, x: ValueId) -> Option<RowGroup> {
         let rows = matches!(self.g.op(x), Op::Linear(_) | Op::SumNorm(_));
+        // Rows of padding would have to become what 0 does.
+        let lengths = matches!(self.g.op(x), Op::Linear(l) if l.lengths);
         let constant = self.g.ty(x).shape.last().is_some_and(|n| n.as_const().is_some_and(|n| n > 0));
-        if rows && constant { self.group_of(x) } else { None }
+        let group = if rows && constant { self.group_of(x) } else { None };
+        group.filter(|g| !lengths || g.how.rows().is_some())
     }
 
     /// The group that the product which reads it makes of its left operand, for its own rows.
@@ -233,7 +286,7 @@ impl Lowering<'_> {
         let integers = self.define(g.integers)?;
         self.made.extend(g.values());
         let factor = g.factor.map(|f| self.arg(f));
-        Ok(RowArgs { quant: g.quant, factor, integers, scale, offset, added })
+        Ok(RowArgs { how: g.how, factor, integers, scale, offset, added })
     }
 
     /// A step that makes integers of rows, or what they mean.
@@ -248,7 +301,14 @@ impl Lowering<'_> {
             None => {
                 let own = self.define(v)?;
                 let factor = quant.factor_at().map(|at| self.arg(operands[at]));
-                let mut args = RowArgs { quant, factor, integers: own.clone(), scale: None, offset: None, added: 0 };
+                let mut args = RowArgs {
+                    how: How::Rows(quant),
+                    factor,
+                    integers: own.clone(),
+                    scale: None,
+                    offset: None,
+                    added: 0,
+                };
                 match self.g.op(v) {
                     Op::RowScale(_) => args.scale = Some(own),
                     Op::RowOffset(_) => args.offset = Some(own),

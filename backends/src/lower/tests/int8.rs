@@ -165,6 +165,40 @@ fn chains() {
     }
 }
 
+/// Tensors that become integers with constant scales where they are computed; not so with rows of padding among them, whose
+/// integers are not 0.
+#[test]
+fn constant_scales() {
+    for (lengths, steps) in [(false, 3), (true, 4)] {
+        let mut c = Case::new(3, 11);
+        let (x, gamma, beta) = (c.input(F, &["a", "b", "32"]), c.constant(F, &[32]), c.constant(F, &[32]));
+        let s = SumNorm { addends: 1, norm: Some(0.1), ..SumNorm::default() };
+        let x = c.add(Op::SumNorm(s), &[x, gamma, beta]);
+        let length = lengths.then(|| c.lengths("a"));
+        let mut product = |x: ValueId, to: DType, k: usize, n: usize, l: Linear, more: &[ValueId]| {
+            let scale = c.add(Op::Constant(Tensor::from_f32(vec![], &[1.0 / 64.0])), &[]);
+            let zero = c.add(
+                Op::Constant(Tensor::scalar(DType::I32, Scalar::Int(if to == DType::U8 { 120 } else { -3 }))),
+                &[],
+            );
+            let q = c.add(Op::Quantise { to }, &[x, scale, zero]);
+            let (w, columns) = (c.bytes(&[k, n], false), c.constant(F, &[n]));
+            let operands = [&[q, w, scale, columns, zero], more].concat();
+            c.add(Op::Linear(Linear { int8: true, zero: true, ..l }), &operands)
+        };
+        let l = Linear { act: Some(UnaryOp::Gelu), lengths, ..Linear::default() };
+        let y = product(x, DType::U8, 32, 52, l, &length.into_iter().collect::<Vec<_>>());
+        let z = product(y, DType::I8, 52, 34, Linear::default(), &[]);
+        let mut g = c.g.clone();
+        g.add_output("z", z);
+        g.remove_dead();
+        let p = lower(&g, &Target::parse("x86_64", "icelake-server").unwrap()).unwrap();
+        let names: Vec<_> = p.steps.iter().map(|s| p.kernels[s.kernel].name.clone()).collect();
+        assert_eq!(names.len(), steps, "{names:?}");
+        c.check(&[z], 2e-2);
+    }
+}
+
 /// Tables of integers.
 #[test]
 fn sums() {
