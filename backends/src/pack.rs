@@ -59,8 +59,8 @@ pub fn packed_size(c: &ConstData) -> Result<u64, Diag> {
 fn fits(dtype: DType, k: usize, lane: Lane) -> Result<(), &'static str> {
     let (ok, needed) = match lane {
         Lane::One => (dtype != DType::I8, "i8 is packed in fours"),
-        Lane::Bf16x2 => (is_float(dtype) && k % 2 == 0, "pairs need floats and an even number of rows"),
-        Lane::I8x4 => (dtype == DType::I8 && k % 4 == 0, "fours need i8 and a multiple of four rows"),
+        Lane::Bf16x2 => (is_float(dtype) && k.is_multiple_of(2), "pairs need floats and an even number of rows"),
+        Lane::I8x4 => (dtype == DType::I8 && k.is_multiple_of(4), "fours need i8 and a multiple of four rows"),
     };
     if ok { Ok(()) } else { Err(needed) }
 }

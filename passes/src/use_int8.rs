@@ -68,12 +68,15 @@ impl Pass for UseInt8 {
     }
 }
 
+/// Hears of a candidate: what became of it, or why it stays.
+type Told<'a> = dyn FnMut(&Graph, ValueId, Result<(), &'static str>) + 'a;
+
 /// Rewrites what can be and is not in `kept`; `told` hears of each candidate. Tells whether anything changed.
 fn transform(
     g: &mut Graph,
     matrices: &mut Matrices,
     kept: &BTreeSet<ValueId>,
-    told: &mut dyn FnMut(&Graph, ValueId, Result<(), &'static str>),
+    told: &mut Told<'_>,
 ) -> Result<bool, Diag> {
     let mut made = Made { matrices, rows: BTreeMap::new(), constants: BTreeMap::new() };
     let mut changed = false;

@@ -29,6 +29,8 @@ pub enum Precision {
     Bf16,
     /// `--int8`.
     Int8,
+    /// `--int8 --bf16`.
+    Both,
 }
 
 /// Compiles `dir/model.onnx`, links it with the C driver, and compares all cases of `dir/model.npz`: from one object,
@@ -43,8 +45,8 @@ pub fn check(build: Build, model: &str, dir: &Path, tolerance: f64) -> Result<()
         opt_level: build.level,
         target: machine.name().to_string(),
         cpu: build.cpu.to_string(),
-        bf16: build.precision == Precision::Bf16,
-        int8: build.precision == Precision::Int8,
+        bf16: matches!(build.precision, Precision::Bf16 | Precision::Both),
+        int8: matches!(build.precision, Precision::Int8 | Precision::Both),
         name: "model".to_string(),
         verify_each: true,
         ..Default::default()

@@ -204,7 +204,7 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     let residual = args.residual.map(|x| c.input(x, s.residual));
     let y = args.y.map(|y| c.output(y, s.y));
     // What comes after the sums reads them again: they are not rounded before.
-    let again = s.act.is_some() && !tile.has_room() || whole_rows;
+    let again = s.act.is_some() && !tile.has_room() || args.norm.is_some();
     let scratch = if y.is_none() || again && s.y != DType::F32 {
         let columns = if whole_rows { s.shape.n.as_const()? } else { tile.task_columns };
         let bytes = u64::try_from(task_rows.checked_mul(columns)?.checked_mul(4)?).ok()?.next_multiple_of(ALIGN);

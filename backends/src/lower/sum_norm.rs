@@ -119,7 +119,7 @@ pub fn sum_norm(
             .collect();
         let own = c.mul_add(zero, r, n);
         let result = y.map(|y| (y, own));
-        let sums = match (&scratch, result, &terms[..]) {
+        let sums = match (&scratch, result, terms) {
             (Some((ptr, elements)), ..) => {
                 let worker = c.b.worker();
                 (*ptr, c.mul_add(zero, worker, elements))

@@ -199,6 +199,26 @@ fn constant_scales() {
     }
 }
 
+/// Results that are bf16 and integers: the integers are of what was rounded.
+#[test]
+fn rounded_results() {
+    for (act, norm) in [(None, false), (Some(UnaryOp::Gelu), false), (Some(UnaryOp::Tanh), true), (None, true)] {
+        let mut c = Case::new(3, 11);
+        let x = c.input(F, &["a", "b", "32"]);
+        let (gamma, beta) = (c.constant(F, &[32]), c.constant(F, &[32]));
+        let l = Linear { bias: true, bf16: true, offset: true, act, norm: norm.then_some(0.1), ..Linear::default() };
+        let more = if norm { vec![gamma, beta] } else { Vec::new() };
+        let y = c.product(l, x, 32, 32, &more);
+        let l = Linear { bias: true, offset: true, ..Linear::default() };
+        let z = c.product(l, y, 32, 20, &[]);
+        let s = SumNorm { addends: 1, norm: norm.then_some(0.1), bf16: true, ..SumNorm::default() };
+        let operands = if norm { vec![x, gamma, beta] } else { vec![x] };
+        let sum = c.add(Op::SumNorm(s), &operands);
+        let u = c.product(l, sum, 32, 20, &[]);
+        c.check(&[z, u], 1e-2);
+    }
+}
+
 /// Tables of integers.
 #[test]
 fn sums() {
