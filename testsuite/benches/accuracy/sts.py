@@ -4,7 +4,8 @@
 
 Prints Spearman's rank correlation (x 100) of the cosines of the pairs' embeddings with the scores, of the f32 model and of
 the compiled one, and the cosines (mean and least) between both models' embeddings of each sentence. An embedding is the
-mean of the first output over the tokens of the sentence. Needs numpy and tokenizers.
+mean of the first output over the tokens of the sentence. Needs numpy and tokenizers, and
+onnxruntime for --peer.
 
 The pairs are tab-separated: column 5 the score, columns 6 and 7 the sentences. One sentence is one run: nothing is padded.
 """
@@ -58,6 +59,21 @@ class Model:
         return mean / numpy.linalg.norm(mean)
 
 
+class OnnxRuntime:
+    """An ONNX model of the same kind, run by ONNX Runtime."""
+
+    def __init__(self, path):
+        import onnxruntime
+
+        self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+    def embed(self, ids):
+        of = {"input_ids": ids, "attention_mask": [1] * len(ids), "token_type_ids": [0] * len(ids)}
+        inputs = {i.name: numpy.array([of[i.name]], dtype=numpy.int64) for i in self.session.get_inputs()}
+        mean = self.session.run(None, inputs)[0][0].mean(0)
+        return mean / numpy.linalg.norm(mean)
+
+
 def ranks(x):
     """Ranks from 1 on, of equals the mean."""
     order = numpy.argsort(x, kind="stable")
@@ -80,6 +96,7 @@ def main():
     p.add_argument("--tokenizer", required=True)
     p.add_argument("--pairs", required=True)
     p.add_argument("--limit", type=int, help="this many pairs only")
+    p.add_argument("--peer", help="an ONNX model that ONNX Runtime runs, instead of bertc with flags")
     p.add_argument("flags", nargs="*", help="flags of bertc for the model that is compared with f32")
     a = p.parse_args()
     tokenizer = Tokenizer.from_file(a.tokenizer)
@@ -90,9 +107,10 @@ def main():
     scores = [float(row[4]) for row in rows]
     sentences = [tokenizer.encode(row[i]).ids for row in rows for i in (5, 6)]
     with tempfile.TemporaryDirectory() as folder:
-        models = [Model(a.bertc, a.model, flags, folder, name) for name, flags in [("dense", []), ("other", a.flags)]]
+        models = [Model(a.bertc, a.model, [], folder, "dense")]
+        models.append(OnnxRuntime(a.peer) if a.peer else Model(a.bertc, a.model, a.flags, folder, "other"))
         both = [numpy.array([m.embed(ids) for ids in sentences]) for m in models]
-    for name, e in zip(["f32", " ".join(a.flags) or "again"], both):
+    for name, e in zip(["f32", a.peer or " ".join(a.flags) or "again"], both):
         print(f"{name}: Spearman {spearman((e[0::2] * e[1::2]).sum(1), scores):.2f}")
     cosines = (both[0] * both[1]).sum(1)
     print(f"sentence cosine: mean {cosines.mean():.5f}, least {cosines.min():.5f}, of {len(cosines)} sentences")
