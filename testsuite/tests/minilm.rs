@@ -20,7 +20,8 @@ fn main() {
             trials.push(Trial::test(name, || Ok(())).with_ignored_flag(true));
             continue;
         };
-        for (precision, tolerance) in [(Precision::Model, 1e-4), (Precision::Bf16, 2e-2), (Precision::Int8, 1e-1)] {
+        // In 8 bits: two thirds of a case's rows are padding behind random words, of which some are far off.
+        for (precision, tolerance) in [(Precision::Model, 1e-4), (Precision::Bf16, 2e-2), (Precision::Int8, 2.5e-1)] {
             // The wide code is what there is for bf16.
             if precision == Precision::Bf16 && cpu != "generic" {
                 continue;
