@@ -59,7 +59,8 @@ pub fn run(o: &TuneOptions) -> Result<(), Vec<Diag>> {
     let front = driver::front(&o.model, &o.compile, &mut progress)?;
     let steps = lower::lower_traced(&front.graph, &front.target)?.products;
     let Some(tile) = steps.iter().flatten().map(|s| s.1).next() else {
-        return Err(one(Diag::new("the model has no product by a constant matrix: there is nothing to tune")));
+        let what = "the model has no product of floats by a constant matrix: there is nothing to tune";
+        return Err(one(Diag::new(what).note("products of 8-bit integers have no tuning")));
     };
     let usual: Tuning = steps.iter().flatten().map(|(p, tile)| (*p, Choice::of(tile))).collect();
     let dir = tempfile::tempdir().map_err(|e| one(Diag::new(format!("can't make a temporary folder: {e}"))))?;

@@ -97,7 +97,8 @@ impl Linear {
 /// - with `offset` (x' - min x')·(255 / (max x' - min x')) - 128: units of (max x' - min x') / 255, and 0 stands for
 ///   min x' + 128 units.
 ///
-/// NaN gives -128 with `offset` and else 0, and so does all of a row whose unit is 0. The unit of a row with a NaN is NaN.
+/// A row whose unit is 0 is all -128 with `offset` and else 0. Where the unit is NaN or infinite, as of every row that has
+/// such an element, the integers may be any: what is computed with that unit is not finite either.
 ///
 /// Operands: x `[…, K]` (f32 or bf16), and with `factor` that, `[K]` (f32).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

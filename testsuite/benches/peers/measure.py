@@ -30,6 +30,13 @@ def timed(session):
     return time.perf_counter() - start
 
 
+def size(path):
+    """Bytes of a model's file, with those that hold its weights."""
+    path = Path(path)
+    parts = {path, path.with_name(path.name + '.data'), path.with_suffix('.bin') if path.suffix == '.xml' else path}
+    return sum(p.stat().st_size for p in parts if p.exists())
+
+
 def difference(outputs, reference):
     """The largest difference, as a part of the largest value of the output."""
     if [o.shape for o in outputs] != [r.shape for r in reference]:
@@ -77,13 +84,13 @@ def cold(config, files, batch, sequence, rounds=7):
     starts = {'bertc, from C': lambda: program(files, batch, sequence)}
     starts |= {name: lambda name=name: process(name) for name in runtimes.BY_NAME}
     results = [{name: start() for name, start in starts.items()} for _ in range(rounds)][1:]
-    model = {'bertc, from C': files['so'], 'bertc': files['so'], 'LiteRT': files.get(f'tflite-{batch}-{sequence}')}
+    model = {'bertc, from C': files['so'], 'bertc': files['so'], 'OpenVINO': files['openvino'], 'LiteRT': files.get(f'tflite-{batch}-{sequence}')}
     figures = {}
     for name in starts:
         if all(r[name] for r in results):
-            disk = os.path.getsize(model.get(name) or files['onnx']) + results[0][name]['libraries']
+            disk = size(model.get(name) or files['onnx']) + results[0][name]['libraries']
             figures[name] = {k: statistics.median(r[name][k] for r in results) for k in ('seconds', 'peak')} | {'disk': disk}
-    return {'batch': batch, 'sequence': sequence, 'weights': os.path.getsize(files['onnx']), 'figures': figures}
+    return {'batch': batch, 'sequence': sequence, 'weights': size(files['onnx']), 'figures': figures}
 
 
 def main():
