@@ -14,6 +14,7 @@ mod binary;
 mod descriptor;
 mod kernels;
 mod model;
+mod sums;
 mod weights;
 
 /// Version of the JSON. Within one, keys are only added.

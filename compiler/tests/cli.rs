@@ -408,3 +408,54 @@ fn the_listed_multiply_adds_add_up() {
         }
     }
 }
+
+/// Products of bytes: the instruction that `inspect` tells is the one in the code, the only one, and no sum overflows.
+#[test]
+fn inspect_tells_why_sums_of_bytes_are_exact() {
+    let s = Sandbox::new();
+    let int8 = "--int8 --int8-budget 0";
+    let all = ["pmaddwd", "vpmaddwd", "vpmaddubsw", "vpdpbusd", "vpdpbusds", "smull", "sdot", "usdot"];
+    for (target, name, dot) in [
+        ("x86_64 --cpu x86-64", "pmaddwd", "u8i8"),
+        ("x86_64 --cpu x86-64-v3", "vpmaddwd", "u8i8"),
+        ("x86_64 --cpu alderlake", "vpdpbusd", "u8i8"),
+        ("x86_64 --cpu x86-64-v4", "vpmaddwd", "u8i8"),
+        ("x86_64 --cpu cascadelake", "vpdpbusd", "u8i8"),
+        ("x86_64 --cpu cascadelake --emitter clif", "vpdpbusd", "u8i8"),
+        ("aarch64", "smull", "i8"),
+        ("aarch64 --cpu cortex-a76", "sdot", "i8"),
+    ] {
+        let v = json(s.exits(0, &format!("inspect m.onnx --json {int8} --target {target}")).0.as_bytes());
+        let products: Vec<_> = v["compiled"]["steps"].as_array().unwrap().iter().map(|s| &s["int8"]).collect();
+        let products: Vec<_> = products.into_iter().filter(|p| !p.is_null()).collect();
+        assert_eq!(products.len(), 9, "{target}");
+        for p in products {
+            assert_eq!(
+                (&p["dot"], &p["left"], &p["fits"]),
+                (&dot.into(), &serde_json::json!([-128, 127]), &true.into())
+            );
+            let most = p["k"].as_u64().unwrap() * 128 * 127;
+            // Each column's largest weight is 127, and no left operand makes all products the largest.
+            let sum = p["largest_sum"].as_u64().unwrap();
+            assert!(p["largest_weight"] == 127 && (128 * 127..most).contains(&sum), "{target}: {p}");
+            let code = p["code"].as_array().unwrap();
+            assert_eq!((code.len(), &code[0]["instruction"]), (1, &name.into()), "{target}");
+        }
+        let asm = s.exits(0, &format!("m.onnx {int8} --target {target} --emit asm")).0;
+        let found: Vec<_> =
+            all.into_iter().filter(|op| asm.lines().any(|l| l.split_whitespace().any(|word| word == *op))).collect();
+        assert_eq!(found, [name], "{target}");
+    }
+    // An object for several CPUs has the same sums on each.
+    let text = s.exits(0, &format!("inspect m.onnx {int8} --target x86_64")).0;
+    for part in ["64x192", "no sum reaches 2^31", "\npmaddwd (x86-64): ", "\nvpdpbusd (alderlake, cascadelake): "] {
+        assert!(text.contains(part), "{part:?} in\n{text}");
+    }
+    // The file's own zero points count.
+    std::fs::copy(model().with_file_name("bert-eager+qdq.onnx"), s.path("q.onnx")).unwrap();
+    let v = json(&s.ok("inspect q.onnx --json --target x86_64 --cpu cascadelake"));
+    let steps = v["compiled"]["steps"].as_array().unwrap();
+    let left: Vec<_> = steps.iter().filter_map(|s| s["int8"]["left"].as_array()).collect();
+    let span = |l: &&Vec<serde_json::Value>| l[1].as_i64().unwrap() - l[0].as_i64().unwrap() == 255;
+    assert!(left.len() > 10 && left.iter().all(span) && left.iter().any(|l| l[0] != -128), "{left:?}");
+}

@@ -1,5 +1,6 @@
 //! Dot products of bytes: bit by bit what the interpreter has, on every target, and in the instructions meant for them.
 
+use bertc_backends::emit::bytes::ByteDots;
 use bertc_backends::emit::clif::{compile, emit_kernel};
 use bertc_backends::target::Target;
 use bertc_ir::DType;
@@ -82,6 +83,8 @@ fn bytes_have_their_instructions() {
         for (&kind, ordered) in kinds.iter().flat_map(|k| [(k, false), (k, true)]) {
             let func = emit_kernel(&tile(kind, ordered), &*isa, &target).unwrap();
             let listing = compile(&func, ordered, &*isa, true).unwrap().vcode.unwrap();
+            let named = ByteDots::of(&target, 4, kind).unwrap().mnemonic();
+            assert!(listing.contains(named), "{named} for {} on {cpu}\n{listing}", kind.name());
             for &(op, n) in want {
                 let found = listing.lines().filter(|l| l.contains(op)).count();
                 assert_eq!(found, n, "{op} of {} on {cpu}, ordered: {ordered}\n{listing}", kind.name());

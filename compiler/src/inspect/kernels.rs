@@ -10,6 +10,7 @@ use bertc_ir::{Dim, Graph, Loc, Symbols, cost};
 use serde_json::{Value, json};
 
 use super::model::text_of;
+use super::sums::{self, Sums};
 use super::{section, table};
 use crate::layers::Layers;
 use crate::progress::size;
@@ -37,6 +38,8 @@ struct Line {
     /// Number of tasks.
     tasks: String,
     multiply_adds: Dim,
+    /// Of a product of 8-bit integers.
+    sums: Option<Sums>,
     /// Index of the group.
     group: usize,
 }
@@ -77,6 +80,7 @@ impl Listing {
                 shape: shape(&graph.ty(v).shape, &program.symbols),
                 tasks: tasks(step, &program.symbols),
                 multiply_adds: multiply_adds.unwrap_or_default(),
+                sums: Sums::of(graph, v, kernel, target),
                 group: layers.group(v),
             });
         }
@@ -121,6 +125,10 @@ impl Listing {
             text += &format!("{line}\n");
         }
         text += &self.isas();
+        text += &sums::text(order.iter().filter_map(|&i| {
+            let l = &self.steps[i];
+            Some((i, l.kernel.as_str(), l.sums.as_ref()?))
+        }));
         if let Some(n) = &self.multiply_adds {
             text += &format!("\nmultiply-adds of the kernels: {}\n", text_of(n, symbols));
         }
@@ -176,6 +184,7 @@ impl Listing {
                 "shape": l.shape,
                 "tasks": l.tasks,
                 "multiply_adds": text_of(&l.multiply_adds, symbols),
+                "int8": l.sums.as_ref().map(Sums::json),
             })
         };
         let layers = self.groups.iter().filter(|g| g.layer.is_some());

@@ -61,6 +61,11 @@ pub fn lanes(target: &Target) -> Option<u8> {
     isa(target).map(Isa::lanes)
 }
 
+/// Whether [`emit_kernel`] has dot products of bytes for a target.
+pub(super) fn has_vnni(target: &Target) -> bool {
+    isa(target).is_some_and(|isa| features(isa, target).vnni != Vnni::None)
+}
+
 /// Machine code, and how its frame is laid out.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct MachineCode {
