@@ -75,6 +75,14 @@ pub const TARGETS: &[Target] = &[
         seeds: || corpus::kept("compile"),
         run: targets::compile::run,
     },
+    #[cfg(feature = "compiler")]
+    Target {
+        name: "int8",
+        doc: "random graphs about products of 8-bit integers, with --int8 or their own: code against the evaluator",
+        kind: Kind::Choices,
+        seeds: || corpus::kept("int8"),
+        run: targets::int8::run,
+    },
 ];
 
 /// The target called `name`.

@@ -58,7 +58,11 @@ fn dispatch(args: &[String]) -> Result<bool, String> {
             let data = std::fs::read(file).map_err(|e| format!("can't read '{file}': {e}"))?;
             match target.kind {
                 bertc_fuzz::mutate::Kind::Choices => {
-                    let (graph, dims) = bertc_fuzz::graph::generate(data.get(1..).unwrap_or_default());
+                    let generate = match target.name {
+                        "int8" => bertc_fuzz::graph::generate_bytes,
+                        _ => bertc_fuzz::graph::generate,
+                    };
+                    let (graph, dims) = generate(data.get(1..).unwrap_or_default());
                     println!("// dims: {dims:?}\n{}", bertc_fuzz::targets::text_of(&graph));
                 }
                 _ => println!("{}", String::from_utf8_lossy(&data)),

@@ -21,6 +21,13 @@ const RUNS: u64 = 10;
 /// What an implementation may differ by, as a multiple of the largest difference among the disturbed runs.
 const FACTOR: f64 = 64.0;
 
+/// What an implementation may differ by, as a multiple of what integers give that are one more or less where they are close to
+/// that. Few of them are at once.
+const STEPS: f64 = 4.0;
+
+/// How close to another integer is close: sums of several terms come before.
+const CLOSE: f64 = 1.0 / 256.0;
+
 /// Results smaller than this may be 0 in another form of a computation: the smallest normal number, and some more.
 const TINY: f64 = 1e-36;
 
@@ -33,6 +40,8 @@ pub struct Expected {
     /// The outputs.
     pub outputs: Vec<Tensor>,
     errors: Vec<Vec<f64>>,
+    /// The same from integers that are one more or less.
+    steps: Vec<Vec<f64>>,
     /// Something overflowed on the way.
     wild: bool,
 }
@@ -142,6 +151,64 @@ fn far(x: &Tensor, y: &Tensor) -> bool {
     x.dtype().is_float() && largest > smallest * (1 << 20) as f64
 }
 
+/// What is made integers, with elements that are close to the edge between two on either side of it.
+fn on_the_edge(op: &Op, x: &[&Tensor], r: &mut Random) -> Tensor {
+    let of: Vec<f64> = x[0].iter().map(|v| v.to_f64()).collect();
+    let row = match op {
+        Op::Quantise { .. } => 1,
+        _ => x[0].shape().last().copied().unwrap_or(1).max(1),
+    };
+    let elements = of.chunks(row).flat_map(|row| {
+        let step = match op {
+            Op::Quantise { .. } => x[1].get(0).to_f64(),
+            _ => row.iter().fold(0.0f64, |m, v| m.max(v.abs())) / 127.0,
+        };
+        let noise = step * CLOSE;
+        row.iter().map(|v| Scalar::Float(v + noise * (r.below(2001) as f64 / 1000.0 - 1.0))).collect::<Vec<_>>()
+    });
+    Tensor::from_scalars(x[0].dtype(), x[0].shape().to_vec(), elements.collect::<Vec<_>>())
+}
+
+/// Evaluates with integers that are one more or less.
+fn run_steps(g: &Graph, dims: &[i64], inputs: &[Tensor], r: &mut Random) -> Result<Vec<Tensor>, String> {
+    let mut values: BTreeMap<ValueId, Tensor> = BTreeMap::new();
+    for v in g.topo() {
+        let node = g.node(v);
+        let t = match node.op {
+            Op::Input { index } => inputs[index].clone(),
+            ref op => {
+                let mut x: Vec<&Tensor> = node.operands.iter().map(|o| &values[o]).collect();
+                let edge = is_quantised(op).then(|| on_the_edge(op, &x, r));
+                if let Some(edge) = &edge {
+                    x[0] = edge;
+                }
+                eval_op(op, &node.ty, dims, &x)?
+            }
+        };
+        values.insert(v, t);
+    }
+    Ok(g.outputs().iter().map(|o| values[&o.value].clone()).collect())
+}
+
+/// Whether an op makes integers of floats, by steps of any size.
+fn is_quantised(op: &Op) -> bool {
+    matches!(op, Op::Quantise { .. } | Op::QuantiseRows(_))
+}
+
+/// The largest difference of two results; NaN where nothing can be said.
+fn difference(x: Scalar, y: Scalar) -> f64 {
+    let (x, y) = (x.to_f64(), y.to_f64());
+    let same = x == y || x.is_nan() && y.is_nan();
+    let d = if same { 0.0 } else { (x - y).abs() };
+    // On the edge to infinity or to no number: nothing is said about it.
+    if d.is_finite() { d } else { f64::NAN }
+}
+
+/// The larger one; NaN if either is.
+fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
 /// Evaluates with disturbances; whether something overflowed, too.
 fn run(g: &Graph, dims: &[i64], inputs: &[Tensor], r: &mut Random) -> Result<(Vec<Tensor>, bool), String> {
     let mut values: BTreeMap<ValueId, Tensor> = BTreeMap::new();
@@ -165,6 +232,9 @@ fn run(g: &Graph, dims: &[i64], inputs: &[Tensor], r: &mut Random) -> Result<(Ve
             Op::Softmax { axis } if tied(&values[&node.operands[0]], axis) => {
                 return Err("a softmax of rounding errors".to_string());
             }
+            Op::QuantiseRows(_) if node.operands.iter().any(|o| values[o].iter().any(|v| !v.to_f64().is_finite())) => {
+                return Err("integers of a row without a unit".to_string());
+            }
             ref op => {
                 // The operands, too: sums of large terms cancel.
                 let x: Vec<Tensor> = node.operands.iter().map(|o| disturbed(&values[o], TINY, r)).collect();
@@ -186,15 +256,15 @@ fn jumps(g: &Graph) -> bool {
         Op::Compare(_) | Op::ArgMax { .. } | Op::Binary(BinaryOp::Rem | BinaryOp::Mod) => true,
         Op::Unary(Floor | Ceil | Round | Sign) => true,
         Op::Cast(to) => !to.is_float(),
-        _ => false,
+        op => is_quantised(op),
     })
 }
 
 /// Evaluates a graph; `None` where it fails (an index out of range).
 pub fn expect(g: &Graph, dims: &[i64], inputs: &[Tensor], r: &mut Random) -> Option<Expected> {
     let outputs = bertc_ir::eval::eval(g, dims, inputs).ok()?;
-    let errors = outputs.iter().map(|t| vec![0.0; t.len()]).collect();
-    let mut e = Expected { outputs, errors, wild: false };
+    let errors: Vec<Vec<f64>> = outputs.iter().map(|t| vec![0.0; t.len()]).collect();
+    let mut e = Expected { outputs, steps: errors.clone(), errors, wild: false };
     let own = e.outputs.clone();
     e.disturb(g, &own, dims, inputs, r);
     Some(e)
@@ -220,18 +290,23 @@ impl Expected {
             self.wild |= wild;
             for ((a, b), e) in own.iter().zip(&other).zip(&mut self.errors) {
                 for ((x, y), e) in a.iter().zip(b.iter()).zip(e.iter_mut()) {
-                    let (x, y) = (x.to_f64(), y.to_f64());
-                    let same = x == y || x.is_nan() && y.is_nan();
-                    let d = if same { 0.0 } else { (x - y).abs() };
-                    // On the edge to infinity or to no number: nothing is said about it.
-                    *e = if d.is_finite() && !e.is_nan() { e.max(d) } else { f64::NAN };
+                    *e = larger(*e, difference(x, y));
                 }
                 // Few runs may miss a jump of one element, but not those of all.
                 if jumps {
-                    let worst =
-                        e.iter().fold(0.0f64, |m, &d| if d.is_nan() || m.is_nan() { f64::NAN } else { m.max(d) });
+                    let worst = e.iter().copied().fold(0.0, larger);
                     e.fill(worst);
                 }
+            }
+        }
+        if !g.topo().into_iter().any(|v| is_quantised(g.op(v))) {
+            return;
+        }
+        for _ in 0..RUNS {
+            let Ok(other) = run_steps(g, dims, inputs, r) else { continue };
+            for ((a, b), e) in own.iter().zip(&other).zip(&mut self.steps) {
+                let worst = a.iter().zip(b.iter()).map(|(x, y)| difference(x, y)).fold(0.0, larger);
+                e.iter_mut().for_each(|e| *e = larger(*e, worst));
             }
         }
     }
@@ -249,7 +324,8 @@ impl Expected {
         if got.len() != self.outputs.len() {
             return Err(format!("{} outputs, expected {}", got.len(), self.outputs.len()));
         }
-        for (i, ((a, b), errors)) in self.outputs.iter().zip(got).zip(&self.errors).enumerate() {
+        let errors = self.errors.iter().zip(&self.steps);
+        for (i, ((a, b), (errors, steps))) in self.outputs.iter().zip(got).zip(errors).enumerate() {
             if a.dtype() != b.dtype() || a.shape() != b.shape() {
                 let t = |t: &Tensor| format!("{} {:?}", t.dtype(), t.shape());
                 return Err(format!("output {i} is {}, expected {}", t(b), t(a)));
@@ -265,13 +341,13 @@ impl Expected {
                 d if d.is_float() => TOLERANCE,
                 _ => 0.0,
             };
-            for (k, ((x, y), e)) in a.iter().zip(b.iter()).zip(errors).enumerate() {
+            for (k, ((x, y), (e, step))) in a.iter().zip(b.iter()).zip(errors.iter().zip(steps)).enumerate() {
                 let (x, y) = (x.to_f64(), y.to_f64());
                 // An error as large as the values says that nothing is known; a pole may be on either side of it.
-                if e.is_nan() || *e > largest || x == y || x.is_nan() && y.is_nan() {
+                if e.is_nan() || step.is_nan() || *e > largest || x == y || x.is_nan() && y.is_nan() {
                     continue;
                 }
-                let allowed = FACTOR * e + relative * largest;
+                let allowed = FACTOR * e + STEPS * step + relative * largest;
                 // A NaN on one side only is a difference, too.
                 if (x - y).abs() > allowed || x.is_nan() != y.is_nan() {
                     return Err(format!("output {i}, element {k} is {y:e}, expected {x:e} within {allowed:e}"));
@@ -322,6 +398,26 @@ mod tests {
         for known in [[-1e4, -1e4], [0.0, 1e9]] {
             assert!(softmax(&known).compare(std::slice::from_ref(&other)).is_err(), "{known:?}");
         }
+    }
+
+    /// A row of which one element lies half a step from -128, up to rounding: it may be -128 or -127, and nothing far
+    /// from them; one that is not on the edge may only be what it is.
+    #[test]
+    fn an_integer_may_be_one_more_or_less() {
+        let src = "func @f(%x: tensor<4 x f32>) -> (\"y\": tensor<4 x f32>) {
+  %q = quantise_rows %x {offset = true}
+  %y = cast %q {to = f32}
+  return %y
+}
+";
+        let compare = |half: f32, got: [f32; 4]| {
+            expected(src, &[0.0, half, 100.0, 255.0]).compare(&[Tensor::from_f32(vec![4], &got)])
+        };
+        for edge in [-128.0, -127.0] {
+            assert_eq!(compare(0.5, [-128.0, edge, -28.0, 127.0]), Ok(()));
+        }
+        assert!(compare(0.5, [-128.0, -20.0, -28.0, 127.0]).is_err());
+        assert!(compare(0.25, [-128.0, -127.0, -28.0, 127.0]).is_err());
     }
 
     #[test]

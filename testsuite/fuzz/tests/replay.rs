@@ -84,3 +84,9 @@ fn passes() {
 fn compile() {
     bounded("compile");
 }
+
+#[cfg(feature = "compiler")]
+#[test]
+fn int8() {
+    bounded("int8");
+}

@@ -1,6 +1,7 @@
 //! Random valid graphs of the tensor IR. Every choice is read from bytes, so a graph can be mutated, minimised and kept
 //! as a file like any other input.
 
+mod bytes;
 mod ops;
 mod patterns;
 
@@ -58,6 +59,8 @@ struct Gen<'a> {
     values: Vec<ValueId>,
     /// Small dims to make shapes of.
     dims: Vec<Dim>,
+    /// Whether it is about products of bytes.
+    bytes: bool,
 }
 
 /// Elements of a value at most, for the largest dims.
@@ -68,7 +71,18 @@ const MAX_NODES: usize = 120;
 
 /// The graph that `data` stands for, and values of its symbols.
 pub fn generate(data: &[u8]) -> (Graph, Vec<i64>) {
-    let mut g = Gen { c: Choices::new(data), g: Graph::new("fuzzed"), values: Vec::new(), dims: Vec::new() };
+    generate_of(data, false)
+}
+
+/// [`generate`] of graphs in which half of all is about products of 8-bit integers: what quantised models have, and what
+/// `--int8` makes such of.
+pub fn generate_bytes(data: &[u8]) -> (Graph, Vec<i64>) {
+    generate_of(data, true)
+}
+
+fn generate_of(data: &[u8], bytes: bool) -> (Graph, Vec<i64>) {
+    let (c, graph) = (Choices::new(data), Graph::new("fuzzed"));
+    let mut g = Gen { c, g: graph, values: Vec::new(), dims: Vec::new(), bytes };
     let mut at = Vec::new();
     for (name, max) in [("seq", 9), ("batch", 3)].iter().take(g.c.below(3)) {
         let min = i64::from(!g.c.one_in(4));
@@ -77,7 +91,7 @@ pub fn generate(data: &[u8]) -> (Graph, Vec<i64>) {
         g.dims.push(s.into());
     }
     for _ in 0..2 {
-        let sizes = [1, 2, 3, 4, 5, 8, 16, 17, 32, 7];
+        let sizes = if bytes { [4, 8, 12, 16, 20, 32, 36, 64, 5, 1] } else { [1, 2, 3, 4, 5, 8, 16, 17, 32, 7] };
         let d = g.c.pick(&sizes).unwrap_or(1);
         g.dims.push(d.into());
     }
@@ -87,8 +101,14 @@ pub fn generate(data: &[u8]) -> (Graph, Vec<i64>) {
         let v = g.g.add_input(format!("x{i}"), TensorType::new(dtype, shape));
         g.values.push(v);
     }
+    if bytes && g.c.one_in(3) {
+        g.mask();
+        g.masked_layer();
+    }
     while !g.c.done() && g.g.len() < MAX_NODES {
-        if g.c.one_in(6) {
+        if bytes && g.c.one_in(2) {
+            g.bytes();
+        } else if g.c.one_in(6) {
             g.pattern();
         } else {
             g.op();
@@ -157,7 +177,8 @@ impl Gen<'_> {
     fn constant(&mut self, dtype: DType, shape: &[usize]) -> Option<ValueId> {
         let n: usize = shape.iter().product();
         let mut state = self.c.below(1 << 16) as u64 + 1;
-        let splat = self.c.below(4) == 0;
+        // Matrices of equal columns make rows whose layer norm is of rounding errors alone.
+        let splat = self.c.below(4) == 0 && !(self.bytes && shape.len() == 2);
         let special = self.c.one_in(12);
         let mut element = || {
             state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
@@ -231,6 +252,36 @@ mod tests {
             assert!(ops.contains(op), "no {op} in 400 graphs: {ops:?}");
         }
         assert!(ops.len() > 50, "{ops:?}");
+    }
+
+    #[test]
+    fn graphs_about_bytes_have_all_of_them() {
+        let mut found = std::collections::BTreeSet::new();
+        for i in 0..400 {
+            let mut r = Random::new(5, i);
+            let data: Vec<u8> = (0..30 + r.below(300)).map(|_| r.next_u64() as u8).collect();
+            let (g, _) = generate_bytes(&data);
+            bertc_ir::verify::verify(&g).expect("a valid graph");
+            found.extend(g.topo().into_iter().map(|v| match g.op(v) {
+                Op::Linear(l) if l.int8 => "linear int8",
+                Op::SumNorm(s) if s.int8 => "sum_norm int8",
+                op => op.name(),
+            }));
+            let mut after = g.clone();
+            let mut steps = bertc_passes::steps(&bertc_passes::pipeline(3)).expect("passes");
+            steps.iter_mut().filter(|s| s.pass.name() == "skip-padding").for_each(|s| s.options.push(("outputs", 1)));
+            let options = bertc_passes::Options::default();
+            let done = bertc_passes::run_steps(&mut after, &steps, &options, &mut bertc_passes::Unwatched);
+            let values = if done.is_err() { Vec::new() } else { after.topo() };
+            // What patterns became.
+            let padded = |v: &ValueId| matches!(after.op(*v), Op::Attention(a) if a.lengths);
+            if values.iter().any(padded) {
+                found.insert("lengths");
+            }
+        }
+        for op in ["linear int8", "sum_norm int8", "quantise", "quantise_rows", "row_scale", "row_offset", "lengths"] {
+            assert!(found.contains(op), "no {op} in 400 graphs: {found:?}");
+        }
     }
 
     #[test]

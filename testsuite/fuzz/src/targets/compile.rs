@@ -1,6 +1,7 @@
 //! Random graphs: compiled code computes what the evaluator does.
 
 use bertc_backends::target::{Emitter, Target};
+use bertc_ir::{Graph, Tensor};
 
 use super::passes::BF16;
 use super::{inputs, optimise, seed_of, text_of};
@@ -33,28 +34,49 @@ pub fn run(data: &[u8]) -> Result<Outcome, String> {
     let level = [3, 3, 0, 1, 2][usize::from(how / 3) % 5];
     let target = target(how)?;
     let mut optimised = graph.clone();
-    let context =
-        |m: String| format!("{m}\n-O{level}, dims: {dims:?}, emitter {:?}\n{}", target.emitter, text_of(&graph));
     let mut names = bertc_passes::pipeline(level);
     let bf16 = level > 1 && how >= 128;
     if bf16 {
         names.insert(names.len() - 1, BF16);
     }
+    let context = |m: String| {
+        let emitter = target.emitter;
+        format!(
+            "{m}\n{}, dims: {dims:?}, emitter {emitter:?}\n{}",
+            format_args!("-O{level}{}", if bf16 { " --bf16" } else { "" }),
+            text_of(&graph)
+        )
+    };
     if !optimise(&mut optimised, &names).map_err(context)? {
         return Ok("refused by a pass");
     }
     let x = inputs(&graph, &dims, 5, &mut r).ok_or("inputs are too large")?;
     // Rounded operands are part of what is to be computed.
-    let expected = expect(if bf16 { &optimised } else { &graph }, &dims, &x, &mut r);
-    match (expected, native::run(&optimised, &target, &dims, &x).map_err(context)?) {
+    let meant = if bf16 { &optimised } else { &graph };
+    compare(meant, &optimised, &target, (&dims, &x), &mut r).map_err(context)
+}
+
+/// Whether the code of the `optimised` graph computes what is `meant`.
+///
+/// # Errors
+/// It doesn't.
+pub(super) fn compare(
+    meant: &Graph,
+    optimised: &Graph,
+    target: &Target,
+    (dims, x): (&[i64], &[Tensor]),
+    r: &mut Random,
+) -> Result<Outcome, String> {
+    let expected = expect(meant, dims, x, r);
+    match (expected, native::run(optimised, target, dims, x)?) {
         (_, Native::Refused) => Ok("refused by the lowering"),
         (None, Native::Failed) => Ok("an index is out of range"),
         // A value that nobody needs may be gone, and its error with it.
         (None, Native::Ran(_)) => Ok("ran without what fails"),
-        (Some(_), Native::Failed) => Err(context("the code reports an index out of range".to_string())),
+        (Some(_), Native::Failed) => Err("the code reports an index out of range".to_string()),
         (Some(mut a), Native::Ran(b)) => {
-            a.allow(&optimised, &dims, &x, &mut r);
-            a.compare(&b).map_err(|m| context(format!("the code differs: {m}")))?;
+            a.allow(optimised, dims, x, r);
+            a.compare(&b).map_err(|m| format!("the code differs: {m}"))?;
             Ok(if a.overflows() { "overflows" } else { "equal" })
         }
     }

@@ -4,6 +4,8 @@
 pub mod compile;
 #[cfg(feature = "compiler")]
 pub mod import;
+#[cfg(feature = "compiler")]
+pub mod int8;
 pub mod kernel_text;
 pub mod passes;
 pub mod text;

@@ -11,8 +11,11 @@ use crate::random::Random;
 /// The pass that `--bf16` is for. Compiled code is compared with what it makes.
 pub const BF16: &str = "use-bf16";
 
+/// The pass that `--int8` is for.
+pub const INT8: &str = "use-int8";
+
 /// The passes that round to fewer bits, and so change results by more than the oracle allows.
-pub const INEXACT: [&str; 2] = [BF16, "use-int8"];
+pub const INEXACT: [&str; 2] = [BF16, INT8];
 
 /// Checks the graph that `data` stands for. The first byte chooses the passes.
 ///
