@@ -3,8 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use bertc_ir::eval::eval_op;
-use bertc_ir::{Diag, Graph, Loc, Op, Tensor, TensorType, ValueId};
+use bertc_ir::{Diag, Graph, Loc, Op, Tensor, ValueId};
 use bertc_passes::{Int8Settings, Sample};
 
 use crate::check::inputs::{KINDS, descriptor, plausible, small_dims};
@@ -12,8 +11,8 @@ use crate::load::{Descriptor, Extent};
 use crate::options::CompileOptions;
 use crate::run;
 
-/// The length of made-up texts.
-const LENGTH: i64 = 16;
+/// How many made-up texts of which length.
+const MADE_UP: [(i64, i64); 2] = [(8, 12), (4, 24)];
 /// Rows of a batch that are evaluated at a time.
 const BATCH: usize = 8;
 /// Batches that are taken of a file: what more of them tell isn't worth the time.
@@ -33,7 +32,7 @@ pub fn settings(g: &Graph, o: &CompileOptions) -> Result<Option<Int8Settings>, V
         Some(file) => {
             vec![from_file(g, file).map_err(|all| all.into_iter().map(|d| in_file(d, file)).collect::<Vec<_>>())?]
         }
-        None => made_up(g, !o.skip_padding)?,
+        None => made_up(g)?,
     };
     Ok(Some(Int8Settings { budget, keep: o.keep.clone(), samples, synthetic: o.calibrate.is_none(), names: names(g) }))
 }
@@ -63,15 +62,32 @@ fn in_file(mut d: Diag, file: &Path) -> Diag {
     d
 }
 
-/// One sample of each kind that a model may take.
-fn made_up(g: &Graph, padding: bool) -> Result<Vec<Vec<Sample>>, Vec<Diag>> {
+/// Texts without padding, which nobody looks at, for each kind of ids and segments that a model may take.
+fn made_up(g: &Graph) -> Result<Vec<Vec<Sample>>, Vec<Diag>> {
     let d = descriptor(g);
-    let dims = small_dims(&d, LENGTH);
-    let one = |(ids, segments)| {
-        let inputs = plausible(&d, &dims, ids, segments, padding)?;
-        Ok(vec![Sample { dims: dims.clone(), inputs }])
+    let words = vocabulary(g).map(|rows| [(rows, true), (rows, false)]);
+    let kinds = words.into_iter().flatten().chain(KINDS);
+    let of = |(ids, segments)| {
+        let one = |(batch, length)| {
+            let dims = small_dims(&d, batch, length);
+            Ok(Sample { inputs: plausible(&d, &dims, ids, segments, false)?, dims })
+        };
+        MADE_UP.into_iter().map(one).collect()
     };
-    KINDS.into_iter().map(one).collect()
+    kinds.map(of).collect()
+}
+
+/// Rows of the largest table that an input takes rows of.
+fn vocabulary(g: &Graph) -> Option<i128> {
+    let rows = |v: ValueId| {
+        let (Op::Gather { axis: 0 }, &[table, mut ids]) = (g.op(v), g.operands(v)) else { return None };
+        while let Op::Cast(_) | Op::Reshape { .. } | Op::Broadcast { .. } = g.op(ids) {
+            ids = g.operands(ids)[0];
+        }
+        let is_input = matches!(g.op(ids), Op::Input { .. });
+        is_input.then(|| g.ty(table).shape.first()?.as_const().map(i128::from)).flatten()
+    };
+    g.topo().into_iter().filter_map(rows).max()
 }
 
 /// The samples of an `.npz`: arrays by the inputs' names, or of several cases with `c0/in:` and so on before them.
@@ -105,7 +121,8 @@ fn from_file(g: &Graph, file: &Path) -> Result<Vec<Sample>, Vec<Diag>> {
     Ok(samples)
 }
 
-/// The arrays in parts along the first axis, where all inputs have it, each of as many rows as the model takes.
+/// The arrays in parts along the first axis, where all inputs have it, each of as many rows as the model takes. Rows of about
+/// the same length go together, without the padding that they share: the model's users see little of it.
 fn batches(d: &Descriptor, arrays: BTreeMap<String, Tensor>) -> Vec<BTreeMap<String, Tensor>> {
     let first = d.inputs.first().and_then(|p| p.dims.first().copied());
     let size = match first {
@@ -116,18 +133,54 @@ fn batches(d: &Descriptor, arrays: BTreeMap<String, Tensor>) -> Vec<BTreeMap<Str
     let rows = arrays.values().next().and_then(|t| t.shape().first().copied()).unwrap_or(0);
     let common = d.inputs.iter().all(|p| p.dims.first().copied() == first)
         && arrays.values().all(|t| t.shape().first() == Some(&rows));
-    if !common || size == 0 || rows <= size {
+    if !common || size == 0 || rows == 0 {
         return vec![arrays];
     }
+    let lengths = lengths(d, &arrays);
+    let mut order: Vec<usize> = (0..rows).collect();
+    if let Some(lengths) = &lengths {
+        order.sort_by_key(|&row| lengths[row]);
+    }
     // A rest of less rows may be too few for the model.
-    let starts = (0..rows - rows % size).step_by(size);
-    let part = |start: usize, t: &Tensor| {
-        let dims = [&[size], &t.shape()[1..]].concat();
-        let ty = TensorType::new(t.dtype(), dims.iter().map(|&n| (n as i64).into()).collect());
-        let op = Op::Slice { axis: 0, start: (start as i64).into(), len: (size as i64).into(), step: 1 };
-        eval_op(&op, &ty, &[], &[t]).unwrap_or_else(|_| t.clone())
+    let parts: Vec<&[usize]> = if rows < size { vec![&order] } else { order.chunks_exact(size).collect() };
+    // Of more than are wanted, some of all lengths.
+    let last = parts.len().min(BATCHES) - 1;
+    let chosen = (0..=last).map(|i| parts[i * (parts.len() - 1) / last.max(1)]);
+    let batch = |part: &[usize]| {
+        let length = lengths.as_ref().map(|l| part.iter().map(|&row| l[row]).max().unwrap_or(1).max(1));
+        arrays.iter().map(|(name, t)| (name.clone(), rows_of(t, part, length).unwrap_or_else(|| t.clone()))).collect()
     };
-    starts.map(|s| arrays.iter().map(|(name, t)| (name.clone(), part(s, t))).collect()).collect()
+    chosen.map(batch).collect()
+}
+
+/// The length of each row, if there is a mask and all inputs are `[batch, length]`.
+fn lengths(d: &Descriptor, arrays: &BTreeMap<String, Tensor>) -> Option<Vec<usize>> {
+    let both = &d.inputs.first()?.dims;
+    let &[_, Extent::Symbol(s)] = both.as_slice() else { return None };
+    let mask = d.inputs.iter().find(|p| p.name.to_ascii_lowercase().contains("mask"))?;
+    let mask = arrays.get(&mask.name)?;
+    let same = arrays.values().all(|t| t.shape() == mask.shape()) && d.inputs.iter().all(|p| p.dims == *both);
+    let &[_, width] = mask.shape() else { return None };
+    if !same || width == 0 {
+        return None;
+    }
+    let least = usize::try_from(d.symbols[s].min).unwrap_or(0);
+    let values = mask.to_f64_vec();
+    let length = |row: &[f64]| row.iter().rposition(|&x| x != 0.0).map_or(0, |i| i + 1).max(least);
+    Some(values.chunks_exact(width).map(length).collect())
+}
+
+/// Some rows of a tensor, and with `length` the beginnings of them.
+fn rows_of(t: &Tensor, rows: &[usize], length: Option<usize>) -> Option<Tensor> {
+    let width = t.shape().get(1..)?.iter().product::<usize>();
+    let (row, kept) = (width * t.dtype().size(), length.map_or(width, |n| n.min(width)) * t.dtype().size());
+    let bytes: Vec<u8> = rows.iter().flat_map(|&r| t.bytes()[r * row..][..kept].iter().copied()).collect();
+    let mut shape = t.shape().to_vec();
+    shape[0] = rows.len();
+    if let Some(n) = length {
+        shape[1] = n.min(width);
+    }
+    Tensor::new(t.dtype(), shape, bytes.into())
 }
 
 #[cfg(test)]
@@ -163,6 +216,22 @@ func @f(%ids: tensor<b x s x i64>, %m: tensor<b x s x i64>) -> (y: tensor<b x s 
     }
 
     #[test]
+    fn texts_of_one_length_go_together_without_their_padding() {
+        let g = parse(&TEXT.replace("%m", "%mask"), &no_resources).unwrap();
+        let lengths = [4, 1, 3, 1, 4, 2, 4, 4, 4, 4, 4, 4];
+        let mask: Vec<i64> = lengths.iter().flat_map(|&n| (0..4).map(move |i| i64::from(i < n))).collect();
+        let ids = Tensor::from_i64(vec![12, 4], &(0..48).collect::<Vec<_>>());
+        let (_dir, path) = file(&[("ids", ids), ("mask", Tensor::from_i64(vec![12, 4], &mask))]);
+        let samples = from_file(&g, &path).unwrap();
+        let dims: Vec<_> = samples.iter().map(|s| s.dims.clone()).collect();
+        // Of six batches the shortest, the longest and two between.
+        assert_eq!(dims, [[2, 1], [2, 3], [2, 4], [2, 4]]);
+        assert_eq!(samples[0].inputs[0].to_i64_vec(), [4, 12]);
+        assert_eq!(samples[1].inputs[0].to_i64_vec(), [20, 21, 22, 8, 9, 10]);
+        assert_eq!(samples[1].inputs[1].to_i64_vec(), [1, 1, 0, 1, 1, 1]);
+    }
+
+    #[test]
     fn cases_are_samples() {
         let g = parse(TEXT, &no_resources).unwrap();
         let all = [
@@ -193,6 +262,15 @@ func @f(%ids: tensor<b x s x i64>, %m: tensor<b x s x i64>) -> (y: tensor<b x s 
         let g = parse(TEXT, &no_resources).unwrap();
         let s = settings(&g, &CompileOptions { int8: true, ..CompileOptions::default() }).unwrap().unwrap();
         assert_eq!((s.samples.len(), s.synthetic), (3, true));
-        assert_eq!(s.samples[0][0].dims, [2, 16]);
+        assert_eq!(s.samples[0].iter().map(|s| s.dims.clone()).collect::<Vec<_>>(), [[2, 12], [2, 24]]);
+        // With a table, of all its words first.
+        let table =
+            "  %t = constant dense<0.5> : tensor<5000 x 1 x f32>\n  %x = gather %t, %ids {axis = 0}\n  %0 = add";
+        let text = TEXT.replace("  %0 = add", table);
+        let g = parse(&text, &no_resources).unwrap();
+        let s = settings(&g, &CompileOptions { int8: true, ..CompileOptions::default() }).unwrap().unwrap();
+        assert_eq!(s.samples.len(), 5);
+        let ids = s.samples[0][1].inputs[0].to_i64_vec();
+        assert!(ids.iter().any(|&i| i > 2500) && ids.iter().all(|&i| (0..5000).contains(&i)), "{ids:?}");
     }
 }

@@ -15,23 +15,28 @@
 //! all else stays in f32. The integers of an operand are made once for all its products. Products with few columns, as in
 //! classifiers, stay as they are. Runs on fused ops, before `use-bf16`.
 //!
-//! With settings, the graph is evaluated on samples, and matrices that cost too much stay as they are: see `budget`.
+//! With settings, the graph is evaluated on samples: matrices that cost too much stay as they are (`budget`), and where the
+//! samples are real ones, channels get factors and outliers stay floats (`plan`).
 
 mod budget;
+mod matrices;
 mod measure;
+mod plan;
 mod product;
+mod search;
 mod weights;
 
-use std::collections::{BTreeMap, BTreeSet};
-
-use bertc_ir::eval::eval_op;
-use bertc_ir::{DType, Diag, Graph, Linear, MAX_INT8_K, Op, RowQuant, SumNorm, Tensor, TensorType, ValueId};
+use bertc_ir::{
+    BinaryOp, DType, Diag, Graph, Linear, MAX_INT8_K, Node, Op, RowQuant, SumNorm, Tensor, UnaryOp, ValueId,
+};
 
 pub use budget::{Decision, Int8Report, Int8Settings, MatrixRow};
 pub use measure::{Nearness, Sample};
 
 use crate::pass::{Pass, PassContext};
 use crate::pattern::{applied, remark};
+use matrices::{Made, Matrices};
+use plan::Plan;
 
 /// The pass.
 pub struct UseInt8;
@@ -55,13 +60,13 @@ impl Pass for UseInt8 {
 
     fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
         let mut matrices = Matrices::default();
-        let mut kept = BTreeSet::new();
+        let mut plan = Plan::default();
         if let Some(settings) = ctx.int8.clone() {
-            let (stay, report) = budget::decide(g, &mut matrices, &settings)?;
-            kept = stay;
+            let (decided, report) = budget::decide(g, &mut matrices, &settings)?;
+            plan = decided;
             ctx.int8_report = Some(report);
         }
-        transform(g, &mut matrices, &kept, &mut |g, v, done| match done {
+        transform(g, &mut matrices, &plan, &mut |g, v, done| match done {
             Ok(()) => applied(g, ctx, self.name(), v, "reads i8"),
             Err(reason) => remark(g, ctx, self.name(), v, reason),
         })
@@ -71,21 +76,16 @@ impl Pass for UseInt8 {
 /// Hears of a candidate: what became of it, or why it stays.
 type Told<'a> = dyn FnMut(&Graph, ValueId, Result<(), &'static str>) + 'a;
 
-/// Rewrites what can be and is not in `kept`; `told` hears of each candidate. Tells whether anything changed.
-fn transform(
-    g: &mut Graph,
-    matrices: &mut Matrices,
-    kept: &BTreeSet<ValueId>,
-    told: &mut Told<'_>,
-) -> Result<bool, Diag> {
-    let mut made = Made { matrices, rows: BTreeMap::new(), constants: BTreeMap::new() };
+/// Rewrites what can be as planned; `told` hears of each candidate. Tells whether anything changed.
+fn transform(g: &mut Graph, matrices: &mut Matrices, plan: &Plan, told: &mut Told<'_>) -> Result<bool, Diag> {
+    let mut made = Made::new(matrices);
     let mut changed = false;
     for v in g.topo() {
         let done = match g.op(v) {
-            Op::Linear(_) | Op::MatMul { .. } | Op::SumNorm(SumNorm { tables: 1.., .. }) if kept.contains(&v) => {
+            Op::Linear(_) | Op::MatMul { .. } | Op::SumNorm(SumNorm { tables: 1.., .. }) if plan.kept.contains(&v) => {
                 Ok(Err("it is kept as it is"))
             }
-            Op::Linear(_) | Op::MatMul { .. } => product(g, &mut made, v),
+            Op::Linear(_) | Op::MatMul { .. } => product(g, &mut made, plan, v),
             Op::SumNorm(s) if s.tables > 0 => tables(g, &mut made, v),
             _ => continue,
         }?;
@@ -100,97 +100,6 @@ fn transform(
 
 /// What a rewrite did: `Err` inside tells why nothing.
 type Outcome = Result<Result<(), &'static str>, Diag>;
-
-/// A matrix of integers and its units, or why there is none.
-type Quantised = Result<(Tensor, Vec<f32>), &'static str>;
-
-/// Constant matrices and their units along an axis, for any graph that has the same constants.
-#[derive(Default)]
-struct Matrices(BTreeMap<(ValueId, usize), Quantised>);
-
-impl Matrices {
-    /// The constant `v` as integers.
-    fn of(&mut self, g: &Graph, v: ValueId, axis: usize) -> Quantised {
-        let make = || match weights::constant(g, v) {
-            Some(t) => weights::quantise(t, axis),
-            None => Err("the matrix is not an f32 constant"),
-        };
-        self.0.entry((v, axis)).or_insert_with(make).clone()
-    }
-
-    /// A constant matrix, or several side by side, as integers.
-    fn side_by_side(&mut self, g: &Graph, v: ValueId, axis: usize) -> Quantised {
-        let Op::Concat { .. } = g.op(v) else { return self.of(g, v, axis) };
-        let parts = g.operands(v).iter().map(|&o| self.of(g, o, axis)).collect::<Result<Vec<_>, _>>()?;
-        let shape = |t: &TensorType| TensorType::new(DType::I8, t.shape.clone());
-        let x: Vec<&Tensor> = parts.iter().map(|p| &p.0).collect();
-        let all = eval_op(g.op(v), &shape(g.ty(v)), &[], &x).map_err(|_| "the matrix is too large")?;
-        Ok((all, parts.into_iter().flat_map(|p| p.1).collect()))
-    }
-}
-
-/// The integers of values of one graph.
-struct Made<'a> {
-    matrices: &'a mut Matrices,
-    /// Rows, their units and their offsets.
-    rows: BTreeMap<ValueId, [ValueId; 3]>,
-    /// Constant matrices and their units along an axis.
-    constants: BTreeMap<(ValueId, usize), (ValueId, Vec<f32>)>,
-}
-
-/// The rows of `x` as integers, their units and their offsets.
-fn quantised_rows(g: &mut Graph, x: ValueId) -> Result<[ValueId; 3], Diag> {
-    let loc = g.node(x).loc.clone();
-    let scale = g.add(Op::RowScale(ROWS), &[x], &loc)?;
-    let offset = g.add(Op::RowOffset(ROWS), &[x], &loc)?;
-    let rows = g.add(Op::QuantiseRows(ROWS), &[x], &loc)?;
-    Ok([rows, scale, offset])
-}
-
-impl Made<'_> {
-    /// [`quantised_rows`], once for each value.
-    fn rows(&mut self, g: &mut Graph, x: ValueId) -> Result<[ValueId; 3], Diag> {
-        if let Some(&made) = self.rows.get(&x) {
-            return Ok(made);
-        }
-        let made = quantised_rows(g, x)?;
-        self.rows.insert(x, made);
-        Ok(made)
-    }
-
-    /// A constant matrix, or several side by side, as integers, and their units along `axis`.
-    fn matrix(
-        &mut self,
-        g: &mut Graph,
-        v: ValueId,
-        axis: usize,
-    ) -> Result<Result<(ValueId, Vec<f32>), &'static str>, Diag> {
-        if let Some(made) = self.constants.get(&(v, axis)) {
-            return Ok(Ok(made.clone()));
-        }
-        let loc = g.node(v).loc.clone();
-        let made = if let Op::Concat { .. } = g.op(v) {
-            let (mut parts, mut scales) = (Vec::new(), Vec::new());
-            for o in g.operands(v).to_vec() {
-                match self.matrix(g, o, axis)? {
-                    Ok((part, of_part)) => {
-                        parts.push(part);
-                        scales.extend(of_part);
-                    }
-                    Err(reason) => return Ok(Err(reason)),
-                }
-            }
-            (g.add(Op::Concat { axis }, &parts, &loc)?, scales)
-        } else {
-            match self.matrices.of(g, v, axis) {
-                Ok((q, scales)) => (g.add_const(q, &loc)?, scales),
-                Err(reason) => return Ok(Err(reason)),
-            }
-        };
-        self.constants.insert((v, axis), made.clone());
-        Ok(Ok(made))
-    }
-}
 
 /// A matmul or linear on f32 as a linear, with the axis of the matrix that its columns lie along, or why it can't be one of
 /// integers.
@@ -235,22 +144,92 @@ fn side_by_side(g: &Graph, b: ValueId, columns: usize) -> Result<(), &'static st
     }
 }
 
-fn product(g: &mut Graph, made: &mut Made<'_>, v: ValueId) -> Outcome {
+fn product(g: &mut Graph, made: &mut Made<'_>, plan: &Plan, v: ValueId) -> Outcome {
     let (linear, axis) = match candidate(g, v) {
         Ok(found) => found,
         Err(reason) => return Ok(Err(reason)),
     };
-    let node = g.node(v).clone();
-    let (matrix, scales) = match made.matrix(g, node.operands[1], axis)? {
+    let (linear, node) = shifted(g, plan, v, linear)?;
+    let [x, b] = [node.operands[0], node.operands[1]];
+    let channels = plan.channels(g, v);
+    let (matrix, scales) = match made.matrix(g, b, axis, channels.as_ref())? {
         Ok(matrix) => matrix,
         Err(reason) => return Ok(Err(reason)),
     };
-    let scales = g.add_const(Tensor::from_f32(vec![scales.len()], &scales), &g.node(node.operands[1]).loc.clone())?;
-    let [rows, scale, offset] = made.rows(g, node.operands[0])?;
-    let op = Linear { int8: true, offset: true, ..linear };
-    let operands = [&[rows, matrix, scale, scales, offset], &node.operands[2..]].concat();
-    let new = g.add(Op::Linear(op), &operands, &node.loc)?;
+    let scales = g.add_const(Tensor::from_f32(vec![scales.len()], &scales), &g.node(b).loc.clone())?;
+    let [rows, scale, offset] = made.rows(g, x, channels.as_ref())?;
+    let integers = [rows, matrix, scale, scales, offset];
+    let new = match plan.outliers.get(&v) {
+        None => {
+            let operands = [&integers, &node.operands[2..]].concat();
+            g.add(Op::Linear(Linear { int8: true, offset: true, ..linear }), &operands, &node.loc)?
+        }
+        Some(outliers) => {
+            let Some(own) = weights::channels(g, b, axis, outliers) else { return Ok(Err("its outliers are none")) };
+            with_outliers(g, &node, &linear, integers, (outliers, own))?
+        }
+    };
     g.replace(v, new).map(Ok)
+}
+
+/// Whether a product can be a sum of two, each of some channels: what it does with rows of padding must come out the same.
+fn splits(l: &Linear) -> bool {
+    let kept_zero = !matches!(l.act, Some(UnaryOp::Sigmoid)) && !l.residual && l.norm.is_none();
+    l.act.is_none() || !l.lengths || kept_zero
+}
+
+/// The product `v` with what is planned to be added to its columns in its bias.
+fn shifted(g: &mut Graph, plan: &Plan, v: ValueId, mut linear: Linear) -> Result<(Linear, Node), Diag> {
+    let mut node = g.node(v).clone();
+    if let Some(shift) = plan.shifts.get(&v) {
+        let shift = g.add_const(Tensor::from_f32(vec![shift.len()], shift), &node.loc)?;
+        match linear.bias_at() {
+            Some(at) => node.operands[at] = g.add(Op::Binary(BinaryOp::Add), &[node.operands[at], shift], &node.loc)?,
+            None => {
+                linear.bias = true;
+                node.operands.insert(2, shift);
+            }
+        }
+    }
+    Ok((linear, node))
+}
+
+/// A product as one of integers plus one of floats, of the channels `outliers` with that part of the matrix.
+fn with_outliers(
+    g: &mut Graph,
+    node: &Node,
+    l: &Linear,
+    integers: [ValueId; 5],
+    (outliers, matrix): (&[usize], Tensor),
+) -> Result<ValueId, Diag> {
+    let (loc, at) = (&node.loc, |i: Option<usize>, n: usize| i.map_or(&[][..], |i| &node.operands[i..i + n]));
+    let x = node.operands[0];
+    let ids: Vec<i64> = outliers.iter().map(|&c| c as i64).collect();
+    let ids = g.add_const(Tensor::from_i64(vec![ids.len()], &ids), loc)?;
+    let axis = g.ty(x).rank().saturating_sub(1);
+    let floats = g.add(Op::Gather { axis }, &[x, ids], loc)?;
+    let matrix = g.add_const(matrix, loc)?;
+    // The activation is of the whole sum, and the residual comes after it.
+    let late = l.act.is_some();
+    let part = Linear { bias: l.bias, residual: l.residual && !late, ..Linear::default() };
+    let residual = at(l.residual_at(), 1);
+    let operands = [&[floats, matrix][..], at(l.bias_at(), 1), if late { &[] } else { residual }].concat();
+    let part = g.add(Op::Linear(part), &operands, loc)?;
+    let norm = l.norm.filter(|_| !late);
+    let (trans_b, lengths) = (l.trans_b, l.lengths);
+    let whole = Linear { trans_b, int8: true, offset: true, residual: true, norm, lengths, ..Linear::default() };
+    let affine = at(l.gamma_at(), 2);
+    let operands = [&integers[..], &[part], if late { &[] } else { affine }, at(l.lengths_at(), 1)].concat();
+    let mut y = g.add(Op::Linear(whole), &operands, loc)?;
+    let Some(act) = l.act else { return Ok(y) };
+    y = g.add(Op::Unary(act), &[y], loc)?;
+    if let [r] = residual {
+        y = g.add(Op::Binary(BinaryOp::Add), &[y, *r], loc)?;
+    }
+    match (l.norm, affine) {
+        (Some(eps), [gamma, beta]) => g.add(Op::LayerNorm { eps }, &[y, *gamma, *beta], loc),
+        _ => Ok(y),
+    }
 }
 
 /// Tables of constants that a sum takes rows of.
@@ -262,7 +241,7 @@ fn tables(g: &mut Graph, made: &mut Made<'_>, v: ValueId) -> Outcome {
     }
     let mut operands = Vec::new();
     for pair in node.operands[..s.addends_at()].chunks_exact(2) {
-        match made.matrix(g, pair[0], 0)? {
+        match made.matrix(g, pair[0], 0, None)? {
             Ok((table, scales)) => {
                 let scales = Tensor::from_f32(vec![scales.len()], &scales);
                 let scales = g.add_const(scales, &g.node(pair[0]).loc.clone())?;

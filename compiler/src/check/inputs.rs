@@ -64,7 +64,7 @@ pub fn inputs(g: &Graph, file: Option<&Path>, padding: bool) -> Result<Inputs, V
         let dims = run::unify(&d, &arrays)?;
         return evaluated(&dims, d.inputs.iter().map(|p| run::typed(p, &arrays[&p.name])).collect());
     }
-    let dims = small_dims(&d, LENGTH);
+    let dims = small_dims(&d, BATCH, LENGTH);
     let mut first = None;
     for (ids, segments) in KINDS {
         match evaluated(&dims, plausible(&d, &dims, ids, segments, padding)?) {
@@ -75,11 +75,11 @@ pub fn inputs(g: &Graph, file: Option<&Path>, padding: bool) -> Result<Inputs, V
     Err(first.unwrap_or_default())
 }
 
-/// A batch of 2 and other dims of `length`, as far as the ranges allow.
-pub(crate) fn small_dims(d: &Descriptor, length: i64) -> Vec<i64> {
+/// A batch and other dims of `length`, as far as the ranges allow.
+pub(crate) fn small_dims(d: &Descriptor, batch: i64, length: i64) -> Vec<i64> {
     let leads = |s: usize| d.inputs.iter().any(|p| p.dims.len() > 1 && p.dims[0] == Extent::Symbol(s));
     let dims = d.symbols.iter().enumerate();
-    dims.map(|(i, s)| if leads(i) { BATCH } else { length }.clamp(s.min, s.max.max(s.min))).collect()
+    dims.map(|(i, s)| if leads(i) { batch } else { length }.clamp(s.min, s.max.max(s.min))).collect()
 }
 
 /// What `bertc run` makes, with padding in all rows of masks but the first, and two segments.

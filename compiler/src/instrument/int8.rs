@@ -11,15 +11,17 @@ pub fn decisions(r: &Int8Report) -> String {
         let (snr, cosine) =
             m.error.map_or(("–".into(), "–".into()), |(snr, c)| (format!("{snr:.1}"), format!("{c:.5}")));
         let decision = match m.decision {
-            Decision::Int8 => "int8",
-            Decision::Named => "kept: --keep names it",
-            Decision::Noisy => "kept: too noisy for the budget",
+            Decision::Int8 => "int8".to_string(),
+            Decision::Smooth(snr) => format!("int8, smoothed ({snr:.1} dB before)"),
+            Decision::Outliers(n, snr) => format!("int8, {n} outlier channels in floats ({snr:.1} dB before)"),
+            Decision::Named => "kept: --keep names it".to_string(),
+            Decision::Noisy => "kept: too noisy for the budget".to_string(),
         };
-        vec![m.name.clone(), format!("{k} x {n}"), snr, cosine, decision.into()]
+        vec![m.name.clone(), format!("{k} x {n}"), snr, cosine, decision]
     };
     let rows = r.matrices.iter().map(row).collect();
     let mut text = table(&["matrix", "shape", "SNR dB", "cosine", "decision"], rows, &[1, 2, 3]);
-    let kept = r.matrices.iter().filter(|m| m.decision != Decision::Int8).count();
+    let kept = r.matrices.iter().filter(|m| matches!(m.decision, Decision::Named | Decision::Noisy)).count();
     text += &format!("{} of {} matrices in 8 bits", r.matrices.len() - kept, r.matrices.len());
     if let Some(cosine) = r.cosine {
         let on = if r.synthetic { "made-up inputs (--calibrate takes real ones)" } else { "the inputs of --calibrate" };
@@ -44,6 +46,7 @@ mod tests {
                 row("/a", Some((38.26, 0.99992)), Decision::Int8),
                 row("/b", Some((9.5, 0.9)), Decision::Noisy),
                 row("/c", None, Decision::Named),
+                row("/d", Some((40.0, 0.9999)), Decision::Outliers(8, 31.25)),
             ],
             cosine: Some(0.9987),
             synthetic: true,
@@ -52,15 +55,16 @@ mod tests {
         let text = decisions(&r);
         let lines: Vec<Vec<_>> = text.lines().map(|l| l.split_whitespace().collect()).collect();
         assert_eq!(lines[1], ["/a", "768", "x", "3072", "38.3", "0.99992", "int8"], "{text}");
+        assert!(text.contains("int8, 8 outlier channels in floats (31.2 dB before)"), "{text}");
         assert!(text.contains("too noisy") && text.contains("--keep names it"), "{text}");
         assert!(
             text.ends_with(
-                "1 of 3 matrices in 8 bits; least cosine of an output to f32: 0.99870, on made-up inputs \
+                "2 of 4 matrices in 8 bits; least cosine of an output to f32: 0.99870, on made-up inputs \
                                 (--calibrate takes real ones)\n"
             ),
             "{text}"
         );
         (r.cosine, r.synthetic) = (None, false);
-        assert!(decisions(&r).ends_with("1 of 3 matrices in 8 bits\n"));
+        assert!(decisions(&r).ends_with("2 of 4 matrices in 8 bits\n"));
     }
 }

@@ -1,13 +1,14 @@
 //! Which matrices stay floats: those that are named, and those that cost the outputs more than the budget allows.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use bertc_ir::eval::eval_op;
-use bertc_ir::{Diag, Graph, Linear, Loc, Op, Tensor, TensorType, ValueId};
+use bertc_ir::{Diag, Graph, Loc, Op, Tensor, ValueId};
 
-use super::measure::{Nearness, Sample, outputs, sums};
-use super::product::wide;
-use super::{Matrices, candidate, quantised_rows, transform, weights};
+use super::matrices::Matrices;
+use super::measure::Sample;
+use super::plan::Plan;
+use super::search::{Found, Reference};
+use super::{candidate, weights};
 use crate::step::unknown;
 
 /// What `use-int8` is asked for.
@@ -31,6 +32,10 @@ pub struct Int8Settings {
 pub enum Decision {
     /// It is 8-bit integers.
     Int8,
+    /// The same, with factors of channels; without them the signal to noise would be so many dB.
+    Smooth(f64),
+    /// So many channels stay floats, where the signal to noise would have been so many dB.
+    Outliers(usize, f64),
     /// It was named.
     Named,
     /// Its error is one of the largest, and the outputs were too far off.
@@ -64,24 +69,52 @@ pub struct Int8Report {
 }
 
 /// What can become integers, and what it is called.
-struct Candidate {
-    v: ValueId,
+pub(super) struct Candidate {
+    pub v: ValueId,
     names: Vec<String>,
     shape: [i64; 2],
 }
 
-/// The values that are to stay as they are, and the report.
+/// What is to become of all candidates, and the report.
 ///
 /// # Errors
 /// Names that nothing has, samples that the graph can't be evaluated on, and a budget that can't be kept.
-pub fn decide(
-    g: &Graph,
-    made: &mut Matrices,
-    settings: &Int8Settings,
-) -> Result<(BTreeSet<ValueId>, Int8Report), Diag> {
+pub fn decide(g: &Graph, made: &mut Matrices, settings: &Int8Settings) -> Result<(Plan, Int8Report), Diag> {
     let all = candidates(g, made, &settings.names);
-    let mut kept = BTreeSet::new();
-    for pattern in &settings.keep {
+    let named = named(&all, &settings.keep)?;
+    let mut plan = Plan { kept: named.clone(), ..Plan::default() };
+    let mut found = Found::default();
+    let mut unmeasured = None;
+    if settings.budget > 0.0 && !settings.samples.is_empty() {
+        match Reference::of(g, &all, settings) {
+            Ok(reference) => found = reference.search(g, made, &all, &mut plan, settings.budget)?,
+            // That the model takes no made-up inputs says nothing against it.
+            Err(d) if settings.synthetic => unmeasured = Some(d.message),
+            Err(d) => return Err(d),
+        }
+    }
+    let row = |c: &Candidate| {
+        let error = found.errors.get(&c.v);
+        let plain = found.plain.get(&c.v).map_or(0.0, |n| n.snr());
+        let decision = match () {
+            () if named.contains(&c.v) => Decision::Named,
+            () if plan.kept.contains(&c.v) => Decision::Noisy,
+            () if plan.outliers.contains_key(&c.v) => Decision::Outliers(plan.outliers[&c.v].len(), plain),
+            () if plan.factors.contains_key(&c.v) => Decision::Smooth(plain),
+            () => Decision::Int8,
+        };
+        let error = error.map(|n| (n.snr(), n.cosine()));
+        MatrixRow { name: c.names.first().cloned().unwrap_or_default(), shape: c.shape, error, decision }
+    };
+    let matrices = all.iter().map(row).collect();
+    let report = Int8Report { matrices, cosine: found.cosine, synthetic: settings.synthetic, unmeasured };
+    Ok((plan, report))
+}
+
+/// The candidates that the patterns name.
+fn named(all: &[Candidate], patterns: &[String]) -> Result<BTreeSet<ValueId>, Diag> {
+    let mut named = BTreeSet::new();
+    for pattern in patterns {
         let found: Vec<ValueId> =
             all.iter().filter(|c| c.names.iter().any(|n| fits(pattern, n))).map(|c| c.v).collect();
         if found.is_empty() {
@@ -91,35 +124,9 @@ pub fn decide(
                 d.note("--keep takes nodes of products or embeddings, beginnings of their names, and patterns with *")
             );
         }
-        kept.extend(found);
+        named.extend(found);
     }
-    let named = kept.clone();
-    let mut errors = BTreeMap::new();
-    let mut cosine = None;
-    let mut unmeasured = None;
-    if settings.budget > 0.0 && !settings.samples.is_empty() {
-        match Measured::of(g, made, &all, &settings.samples) {
-            Ok(m) => {
-                cosine = Some(search(g, made, &m, &mut kept, settings.budget)?);
-                errors = m.errors;
-            }
-            // That the model takes no made-up inputs says nothing against it.
-            Err(d) if settings.synthetic => unmeasured = Some(d.message),
-            Err(d) => return Err(d),
-        }
-    }
-    let row = |c: &Candidate| {
-        let decision = match () {
-            () if named.contains(&c.v) => Decision::Named,
-            () if kept.contains(&c.v) => Decision::Noisy,
-            () => Decision::Int8,
-        };
-        let error = errors.get(&c.v).map(|n| (n.snr(), n.cosine()));
-        MatrixRow { name: c.names.first().cloned().unwrap_or_default(), shape: c.shape, error, decision }
-    };
-    let synthetic = settings.synthetic;
-    let report = Int8Report { matrices: all.iter().map(row).collect(), cosine, synthetic, unmeasured };
-    Ok((kept, report))
+    Ok(named)
 }
 
 /// Everything that could be integers, in order.
@@ -129,11 +136,11 @@ fn candidates(g: &Graph, made: &mut Matrices, known: &[(Tensor, String)]) -> Vec
         let shape = match g.op(v) {
             Op::SumNorm(s) if !s.int8 && s.tables > 0 => {
                 let o = &g.operands(v)[..s.addends_at()];
-                o.chunks_exact(2).all(|pair| made.of(g, pair[0], 0).is_ok()).then(|| shape(o[0]))?
+                o.chunks_exact(2).all(|pair| made.of(g, pair[0], 0, None).is_ok()).then(|| shape(o[0]))?
             }
             _ => {
                 let (_, axis) = candidate(g, v).ok()?;
-                made.side_by_side(g, g.operands(v)[1], axis).ok()?;
+                made.side_by_side(g, g.operands(v)[1], axis, None).ok()?;
                 let [rows, columns] = shape(g.operands(v)[1]);
                 if axis == 1 { [rows, columns] } else { [columns, rows] }
             }
@@ -184,138 +191,6 @@ fn fits(pattern: &str, name: &str) -> bool {
 /// [`fits`] for what is behind a star.
 fn fits_tail(pattern: &str, tail: &str) -> bool {
     if pattern.contains('*') { fits(pattern, tail) } else { pattern == tail }
-}
-
-/// What the graph gives as it is, and how far each candidate would be off.
-struct Measured<'a> {
-    samples: &'a [Sample],
-    outputs: Vec<Vec<Tensor>>,
-    errors: BTreeMap<ValueId, Nearness>,
-}
-
-impl<'a> Measured<'a> {
-    fn of(g: &Graph, made: &mut Matrices, all: &[Candidate], sets: &'a [Vec<Sample>]) -> Result<Measured<'a>, Diag> {
-        let mut first = None;
-        for samples in sets {
-            match Measured::on(g, made, all, samples) {
-                Ok(m) => return Ok(m),
-                Err(d) => first = first.or(Some(d)),
-            }
-        }
-        let d = first.unwrap_or_else(|| Diag::new("there are no samples"));
-        Err(d.note("while measuring what 8-bit integers cost; --int8-budget 0 measures nothing"))
-    }
-
-    fn on(g: &Graph, made: &mut Matrices, all: &[Candidate], samples: &'a [Sample]) -> Result<Measured<'a>, Diag> {
-        let wanted: BTreeSet<ValueId> = all.iter().map(|c| c.v).collect();
-        let mut errors: BTreeMap<ValueId, Nearness> = BTreeMap::new();
-        let mut fault = None;
-        let mut results = Vec::new();
-        for s in samples {
-            let mut watch = |v: ValueId, x: &[&Tensor], y: &Tensor| {
-                if !wanted.contains(&v) {
-                    return;
-                }
-                match alone(g, made, v, x) {
-                    Ok(Some(q)) => {
-                        let of = errors.entry(v).or_default();
-                        wide(y).into_iter().zip(wide(&q)).for_each(|(x, y)| of.add(x, y));
-                    }
-                    Ok(None) => {}
-                    Err(d) => fault = Some(d),
-                }
-            };
-            results.push(outputs(g, s, &mut watch)?);
-        }
-        fault.map_or(Ok(Measured { samples, outputs: results, errors }), Err)
-    }
-
-    /// The least cosine of an output of `g` to what it was, in the mean over the samples.
-    fn cosine(&self, g: &Graph) -> Result<f64, Diag> {
-        let mut sums: BTreeMap<usize, f64> = BTreeMap::new();
-        for (s, want) in self.samples.iter().zip(&self.outputs) {
-            let got = outputs(g, s, &mut |_, _, _| {})?;
-            for (i, (x, y)) in want.iter().zip(&got).enumerate().filter(|(_, (x, _))| x.dtype().is_float()) {
-                *sums.entry(i).or_default() += Nearness::of(x, y).cosine();
-            }
-        }
-        let count = self.samples.len().max(1) as f64;
-        Ok(sums.into_values().fold(1.0, |m: f64, s| m.min(s / count)))
-    }
-}
-
-/// What a candidate gives with its matrix in integers, without its epilogue; nothing where it can't be.
-fn alone(g: &Graph, made: &mut Matrices, v: ValueId, x: &[&Tensor]) -> Result<Option<Tensor>, Diag> {
-    let mut one = Graph::new("one");
-    let input = |one: &mut Graph, t: &Tensor| {
-        let shape = t.shape().iter().map(|&d| (d as i64).into()).collect();
-        one.add_input("x", TensorType::new(t.dtype(), shape))
-    };
-    if let Op::SumNorm(s) = *g.op(v) {
-        let (mut operands, mut inputs) = (Vec::new(), Vec::new());
-        for (i, &t) in x.iter().enumerate() {
-            let is_table = i < s.addends_at() && i % 2 == 0;
-            operands.push(if is_table { one.add_const(t.clone(), &Loc::Unknown)? } else { input(&mut one, t) });
-            inputs.extend((!is_table).then(|| t.clone()));
-        }
-        let y = one.add(Op::SumNorm(s), &operands, &Loc::Unknown)?;
-        one.add_output("y", y);
-        transform(&mut one, &mut Matrices::default(), &BTreeSet::new(), &mut |_, _, _| {})?;
-        return Ok(outputs(&one, &Sample { dims: Vec::new(), inputs }, &mut |_, _, _| {})?.pop());
-    }
-    let Ok((linear, axis)) = candidate(g, v) else { return Ok(None) };
-    let Ok((b, scales)) = made.side_by_side(g, g.operands(v)[1], axis) else { return Ok(None) };
-    let a = input(&mut one, x[0]);
-    let rows = quantised_rows(&mut one, a)?;
-    let part = |v: ValueId| eval_op(one.op(v), one.ty(v), &[], &x[..1]).map_err(Diag::new);
-    let [q, s, o] = [part(rows[0])?, part(rows[1])?, part(rows[2])?];
-    let scales = Tensor::from_f32(vec![scales.len()], &scales);
-    let linear = Linear { trans_b: linear.trans_b, int8: true, offset: true, ..Linear::default() };
-    Ok(sums(&linear, &[&q, &b, &s, &scales, &o]))
-}
-
-/// Adds to `kept` the noisiest candidates, as few as are enough; the cosine then.
-fn search(
-    g: &Graph,
-    made: &mut Matrices,
-    m: &Measured<'_>,
-    kept: &mut BTreeSet<ValueId>,
-    budget: f64,
-) -> Result<f64, Diag> {
-    let mut order: Vec<(f64, ValueId)> =
-        m.errors.iter().filter(|(v, _)| !kept.contains(v)).map(|(&v, n)| (n.snr(), v)).collect();
-    order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
-    let with = |kept: &BTreeSet<ValueId>, n: usize| -> BTreeSet<ValueId> {
-        kept.iter().copied().chain(order[..n].iter().map(|o| o.1)).collect()
-    };
-    let mut cosine_of = |n: usize| {
-        let mut part = g.clone();
-        transform(&mut part, made, &with(kept, n), &mut |_, _, _| {})?;
-        m.cosine(&part)
-    };
-    let (mut good, mut cosine) = (0, cosine_of(0)?);
-    let mut bad = 0;
-    while cosine < budget {
-        if good == order.len() {
-            let d = Diag::new(format!("the least cosine of an output is {cosine:.4} even with every matrix in floats"));
-            return Err(
-                d.note("the budget is for outputs that are finite on the samples; --int8-budget 0 switches it off")
-            );
-        }
-        bad = good;
-        good = (good * 2).clamp(1, order.len());
-        cosine = cosine_of(good)?;
-    }
-    // Enough are kept; `bad` of them were not.
-    while good > bad + 1 {
-        let middle = bad + (good - bad) / 2;
-        match cosine_of(middle)? {
-            c if c < budget => bad = middle,
-            c => (good, cosine) = (middle, c),
-        }
-    }
-    *kept = with(kept, good);
-    Ok(cosine)
 }
 
 #[cfg(test)]

@@ -57,6 +57,49 @@ impl Nearness {
     }
 }
 
+/// Compares results `[…, n]` of several samples, and what they differ by in each column.
+#[derive(Clone, Default, Debug)]
+pub struct Columns {
+    pub near: Nearness,
+    rows: f64,
+    /// Of the true results and of the others.
+    sums: Vec<[f64; 2]>,
+}
+
+impl Columns {
+    /// Takes the true result and the other one, of the same shape.
+    pub fn add(&mut self, x: &Tensor, y: &Tensor) {
+        let n = x.shape().last().copied().unwrap_or(0).max(1);
+        self.sums.resize(n, [0.0; 2]);
+        for (x, y) in wide(x).chunks_exact(n).zip(wide(y).chunks_exact(n)) {
+            self.rows += 1.0;
+            for ((&x, &y), sum) in x.iter().zip(y).zip(&mut self.sums) {
+                self.near.add(x, y);
+                sum[0] += f64::from(x);
+                sum[1] += f64::from(y);
+            }
+        }
+    }
+
+    /// What the other results lack in each column, in the mean.
+    pub fn shift(&self) -> Vec<f32> {
+        self.sums.iter().map(|[x, y]| ((x - y) / self.rows.max(1.0)) as f32).collect()
+    }
+
+    /// How near the other results are with [`Columns::shift`] added.
+    pub fn shifted(&self) -> Nearness {
+        let mut near = self.near;
+        for (&[x, y], shift) in self.sums.iter().zip(self.shift()) {
+            let d = f64::from(shift);
+            let square = self.rows * d * d;
+            near.noise = (near.noise - 2.0 * d * (x - y) + square).max(0.0);
+            near.both += d * x;
+            near.other += 2.0 * d * y + square;
+        }
+        near
+    }
+}
+
 /// The outputs of `g`. `watch` is told of each value that it computes, with its operands and, of a product with a constant
 /// matrix, that alone.
 ///

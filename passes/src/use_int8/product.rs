@@ -8,6 +8,9 @@ use super::weights::floats;
 /// Columns of a panel: its accumulators stay in registers.
 const PANEL: usize = 32;
 
+/// Rows of a panel that stay in the first cache while all rows of the product meet them.
+const DEPTH: usize = 128;
+
 /// A matrix of floats or of 8-bit integers that is multiplied as f32.
 #[derive(Clone, Copy)]
 struct Matrix<'a> {
@@ -70,15 +73,17 @@ fn panel(a: &[f32], b: Matrix<'_>, [m, k, n]: [usize; 3], j: usize) -> Vec<f32> 
     } else {
         (0..w).for_each(|i| packed.iter_mut().enumerate().for_each(|(p, row)| row[i] = b.at(p, j + i)));
     }
-    let mut out = Vec::with_capacity(m * PANEL);
-    for row in a.chunks_exact(k.max(1)) {
-        let mut sums = [0f32; PANEL];
-        for (&x, y) in row.iter().zip(&packed) {
-            sums.iter_mut().zip(y).for_each(|(s, y)| *s += x * y);
+    let mut out = vec![[0f32; PANEL]; m];
+    for (at, block) in packed.chunks(DEPTH).enumerate() {
+        for (row, sums) in a.chunks_exact(k.max(1)).zip(&mut out) {
+            let mut sum = *sums;
+            for (&x, y) in row[at * DEPTH..].iter().zip(block) {
+                sum.iter_mut().zip(y).for_each(|(s, y)| *s += x * y);
+            }
+            *sums = sum;
         }
-        out.extend(sums);
     }
-    out
+    out.concat()
 }
 
 #[cfg(test)]
@@ -88,9 +93,9 @@ mod tests {
     #[test]
     fn matrices_of_both_types_and_orientations() {
         for n in [1, 31, 32, 70] {
-            let (m, k) = (3, 5);
+            let (m, k) = (3, DEPTH + 5);
             let a: Vec<f32> = (0..m * k).map(|i| (i % 7) as f32 - 3.0).collect();
-            let b: Vec<i8> = (0..k * n).map(|i| (i * 37 % 251) as u8 as i8).collect();
+            let b: Vec<i8> = (0..k * n).map(|i| (i * 37 % 13) as i8 - 6).collect();
             let want = |trans: bool| -> Vec<f32> {
                 let at = |p: usize, j: usize| f32::from(if trans { b[j * k + p] } else { b[p * n + j] });
                 (0..m * n).map(|i| (0..k).map(|p| a[i / n * k + p] * at(p, i % n)).sum()).collect()

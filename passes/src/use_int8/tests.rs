@@ -208,3 +208,118 @@ fn samples_that_do_not_fit_are_errors() {
     let report = with(Int8Settings { synthetic: true, ..settings }).unwrap().1;
     assert!(report.cosine.is_none() && report.unmeasured.is_some_and(|why| why.contains("sum_norm")));
 }
+
+/// A product with gelu, one with a norm that reads it and one that reads that, of 64 channels.
+fn wide() -> Graph {
+    let mut t = T::new();
+    let x = t.input(DType::F32, &["seq", "64"]);
+    let [a, b, c] = [3, 11, 13].map(|k| t.f32(&[64, 64], &spread(4096, k)));
+    let bias = t.f32(&[64], &spread(64, 17));
+    let act = Some(bertc_ir::UnaryOp::Gelu);
+    let y = t.add(Op::Linear(Linear { bias: true, act, residual: true, ..Linear::default() }), &[x, a, bias, x]);
+    let norm = Linear { trans_b: true, residual: true, norm: Some(1e-5), ..Linear::default() };
+    let y = t.add(Op::Linear(norm), &[y, b, x, bias, bias]);
+    let y = t.add(Op::Linear(Linear::default()), &[y, c]);
+    t.g.add_output("y", y);
+    t.g
+}
+
+/// Inputs of [`wide`], in which a channel is so many times as large.
+fn with_outlier(times: f32) -> Vec<Vec<Sample>> {
+    let sample = |k: usize| {
+        let mut x = spread(6 * 64, k);
+        x.iter_mut().skip(5).step_by(64).for_each(|x| *x = (*x + 1.0) * times);
+        Sample { dims: vec![1, 6], inputs: vec![Tensor::from_f32(vec![6, 64], &x)] }
+    };
+    vec![vec![sample(7), sample(19)]]
+}
+
+/// [`wide`] by the pass, and its least cosine by the evaluator.
+fn calibrated(settings: Option<Int8Settings>) -> (Graph, Option<Int8Report>, f64) {
+    let mut g = wide();
+    let mut ctx = crate::PassContext { int8: settings.map(Into::into), ..Default::default() };
+    crate::registry::find("use-int8").unwrap().pass.run(&mut g, &mut ctx).unwrap();
+    bertc_ir::verify::verify(&g).unwrap();
+    let cosine = |s: &Sample| {
+        let [a, b] = [&wide(), &g].map(|g| eval(g, &s.dims, &s.inputs).unwrap().remove(0));
+        Nearness::of(&a, &b).cosine() / 2.0
+    };
+    let cosine = with_outlier(40.0)[0].iter().map(cosine).sum();
+    (g, ctx.int8_report, cosine)
+}
+
+/// What [`wide`] is calibrated with.
+fn calibration(budget: f64, synthetic: bool) -> Option<Int8Settings> {
+    Some(Int8Settings { budget, samples: with_outlier(40.0), synthetic, ..Default::default() })
+}
+
+#[test]
+fn calibration_evens_channels_out() {
+    let (_, _, without) = calibrated(None);
+    for synthetic in [true, false] {
+        let (g, report, cosine) = calibrated(calibration(0.5, synthetic));
+        let report = report.unwrap();
+        assert!((report.cosine.unwrap() - cosine).abs() < 1e-6, "{report:?} {cosine}");
+        assert!(1.0 - cosine < (1.0 - without) * 0.75, "{cosine} {without}");
+        let smooth = report
+            .matrices
+            .iter()
+            .filter(|m| matches!(m.decision, Decision::Smooth(before) if m.error.unwrap().0 >= before + 0.5));
+        let smooth = smooth.count();
+        assert!(smooth > 1, "{report:?}");
+        // Also those of products that read what is rewritten before them.
+        let with_factor = of(&g, "quantise_rows").iter().filter(|(v, _)| g.operands(*v).len() == 2).count();
+        assert_eq!(with_factor, smooth);
+        // What rounding takes from columns in the mean of texts is in the biases.
+        let biased = of(&g, "linear").iter().filter(|(_, op)| matches!(op, Op::Linear(l) if l.bias)).count();
+        assert_eq!(biased, if synthetic { 1 } else { 3 });
+    }
+}
+
+#[test]
+fn outliers_stay_floats_before_whole_matrices_do() {
+    let (_, loose, cosine) = calibrated(calibration(0.5, false));
+    let (g, tight, reached) = calibrated(calibration(1.0 - (1.0 - cosine) * 0.7, false));
+    let tight = tight.unwrap();
+    assert!((tight.cosine.unwrap() - reached).abs() < 1e-6 && reached > cosine);
+    let apart: Vec<_> = tight.matrices.iter().filter(|m| matches!(m.decision, Decision::Outliers(8, _))).collect();
+    assert!(!apart.is_empty(), "{loose:?} {tight:?}");
+    assert!(
+        apart.iter().all(|m| matches!(m.decision, Decision::Outliers(_, before) if m.error.unwrap().0 > before + 2.0))
+    );
+    let gathers = of(&g, "gather");
+    assert_eq!(gathers.len(), apart.len());
+    let ids = |v: ValueId| g.as_const(g.operands(v)[1]).unwrap().to_i64_vec();
+    assert!(gathers.iter().any(|&(v, _)| ids(v).contains(&5)), "the channel that sticks out");
+    // All the same as floats, whatever the product does with its sums.
+    for kept in 0..3 {
+        let mut matrices = super::Matrices::default();
+        let before = wide();
+        let products: Vec<ValueId> = of(&before, "linear").into_iter().map(|o| o.0).collect();
+        let others = products.iter().copied().enumerate().filter(|(i, _)| *i != kept).map(|p| p.1).collect();
+        let mut plan = super::Plan { kept: others, ..Default::default() };
+        plan.outliers.insert(products[kept], vec![0, 5, 63]);
+        let mut after = before.clone();
+        super::transform(&mut after, &mut matrices, &plan, &mut |_, _, _| {}).unwrap();
+        bertc_ir::verify::verify(&after).unwrap();
+        assert_eq!(count(&after, "gather"), 1);
+        let s = &with_outlier(40.0)[0][0];
+        let [a, b] = [&before, &after].map(|g| eval(g, &s.dims, &s.inputs).unwrap().remove(0));
+        assert!(Nearness::of(&a, &b).snr() > 30.0, "product {kept}: {} dB", Nearness::of(&a, &b).snr());
+    }
+}
+
+#[test]
+fn a_matrix_with_several_readers_stays_one() {
+    let mut t = T::new();
+    let x = t.input(DType::F32, &["seq", "64"]);
+    let w = t.f32(&[64, 64], &spread(4096, 3));
+    let y = t.add(Op::Linear(Linear::default()), &[x, w]);
+    let y = t.add(Op::Linear(Linear::default()), &[y, w]);
+    t.g.add_output("y", y);
+    let settings = Int8Settings { budget: 0.5, samples: with_outlier(40.0), ..Default::default() };
+    let mut ctx = crate::PassContext { int8: Some(settings.into()), ..Default::default() };
+    crate::registry::find("use-int8").unwrap().pass.run(&mut t.g, &mut ctx).unwrap();
+    let matrices: std::collections::BTreeSet<_> = of(&t.g, "linear").iter().map(|(v, _)| t.g.operands(*v)[1]).collect();
+    assert_eq!(matrices.len(), 1);
+}
