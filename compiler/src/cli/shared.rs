@@ -39,13 +39,13 @@ pub struct PassArgs {
     /// Products and embedding tables on 8-bit integers, attentions on bf16: a quarter of the size; --bf16 is for the rest
     #[arg(long)]
     pub int8: bool,
-    /// Least cosine of outputs to those of f32; matrices stay floats until it is kept. 0 measures nothing
+    /// Least cosine of outputs to those of f32; outliers and matrices stay floats until it is kept. 0 measures nothing
     #[arg(long, value_name = "COSINE", value_parser = parse_budget, default_value = "0.99", requires = "int8")]
     pub int8_budget: u32,
     /// A matrix that --int8 leaves as it is: a node's name, its beginning up to a / or ., or a pattern with * (repeatable)
     #[arg(long, value_name = "NAME", requires = "int8")]
     pub keep: Vec<String>,
-    /// Inputs that --int8 measures on, by their ONNX names [default: made up ones]
+    /// Texts that --int8 measures on and is tuned to: inputs by their ONNX names [default: made up ones]
     #[arg(long, value_name = "DATA.npz", requires = "int8")]
     pub calibrate: Option<PathBuf>,
     /// Run these passes in place of those of -O: a,b{option=1;other=2},c

@@ -57,6 +57,9 @@ impl Nearness {
     }
 }
 
+/// The mean of so many errors is an eighth of them, if it is none of the method.
+const ROWS: f64 = 64.0;
+
 /// Compares results `[…, n]` of several samples, and what they differ by in each column.
 #[derive(Clone, Default, Debug)]
 pub struct Columns {
@@ -81,15 +84,16 @@ impl Columns {
         }
     }
 
-    /// What the other results lack in each column, in the mean.
-    pub fn shift(&self) -> Vec<f32> {
-        self.sums.iter().map(|[x, y]| ((x - y) / self.rows.max(1.0)) as f32).collect()
+    /// What the other results lack in each column, in the mean; nothing where rows are too few to tell.
+    pub fn shift(&self) -> Option<Vec<f32>> {
+        let mean = |[x, y]: &[f64; 2]| ((x - y) / self.rows) as f32;
+        (self.rows >= ROWS).then(|| self.sums.iter().map(mean).collect())
     }
 
     /// How near the other results are with [`Columns::shift`] added.
     pub fn shifted(&self) -> Nearness {
         let mut near = self.near;
-        for (&[x, y], shift) in self.sums.iter().zip(self.shift()) {
+        for (&[x, y], shift) in self.sums.iter().zip(self.shift().unwrap_or_default()) {
             let d = f64::from(shift);
             let square = self.rows * d * d;
             near.noise = (near.noise - 2.0 * d * (x - y) + square).max(0.0);

@@ -76,8 +76,8 @@ fn owns_matrix(g: &Graph, v: ValueId) -> bool {
 }
 
 /// The factors for `x`, whose channels have those magnitudes, of all products that read it: sqrt(largest weight / largest
-/// element), as in SmoothQuant (Xiao et al. 2023, equation 4 with α = 1/2). Their geometric mean is 1. Nothing where a
-/// matrix has other readers or there is nothing to even out.
+/// element), as in SmoothQuant (Xiao et al. 2023, equation 4 with α = 1/2). Nothing where a matrix has other readers or there
+/// is nothing to even out.
 pub fn smooth(g: &Graph, products: &[ValueId], magnitudes: &[f32]) -> Option<Vec<f32>> {
     let mut top = vec![0f32; magnitudes.len()];
     for &v in products {
@@ -101,8 +101,6 @@ pub fn smooth(g: &Graph, products: &[ValueId], magnitudes: &[f32]) -> Option<Vec
     };
     let (x, w) = (usual(magnitudes)?, usual(&top)?);
     let factors: Vec<f32> = x.iter().zip(&w).map(|(x, w)| (w / x).sqrt()).collect();
-    let mean = factors.iter().map(|f| f.ln()).sum::<f32>() / factors.len() as f32;
-    let factors: Vec<f32> = factors.iter().map(|f| f / mean.exp()).collect();
     factors.iter().all(|f| f.is_normal()).then_some(factors)
 }
 

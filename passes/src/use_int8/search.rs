@@ -111,7 +111,7 @@ impl<'a> Reference<'a> {
         let plain = plain.iter().map(|(&v, m)| (v, m.near)).collect();
         if !self.synthetic {
             let products = measured.iter().filter(|(v, _)| candidate(g, **v).is_ok());
-            plan.shifts = products.map(|(&v, m)| (v, m.shift())).collect();
+            plan.shifts = products.filter_map(|(&v, m)| Some((v, m.shift()?))).collect();
         }
         let cosine = self.cosine(g, made, plan)?;
         if cosine >= budget {
@@ -195,7 +195,7 @@ impl<'a> Reference<'a> {
             let better = apart.get(&v).filter(|a| self.near(a, true).snr() >= error.snr() + OUTLIERS_GAIN);
             match (better, outlying.get(&v)) {
                 (Some(apart), Some(channels)) => {
-                    let shift = (!self.synthetic).then(|| apart.shift());
+                    let shift = if self.synthetic { None } else { apart.shift() };
                     order.push((error.snr(), Upgrade { v, outliers: Some((channels.clone(), shift)) }));
                     order.push((self.near(apart, true).snr(), Upgrade { v, outliers: None }));
                 }
