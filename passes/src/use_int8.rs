@@ -15,8 +15,8 @@
 //! all else stays in f32. The integers of an operand are made once for all its products. Products with few columns, as in
 //! classifiers, stay as they are. Runs on fused ops, before `use-bf16`.
 //!
-//! With settings, the graph is evaluated on samples: matrices that cost too much stay as they are (`budget`), and where the
-//! samples are real ones, channels get factors and outliers stay floats (`plan`).
+//! With settings, the graph is evaluated on samples: channels get factors, and outliers and matrices that cost too much stay
+//! floats (`search`, with the formulas in `plan`); `budget` tells names and reports.
 
 mod budget;
 mod matrices;
@@ -178,7 +178,7 @@ fn splits(l: &Linear) -> bool {
     l.act.is_none() || !l.lengths || kept_zero
 }
 
-/// The product `v` with what is planned to be added to its columns in its bias.
+/// The product `v`, where its bias has taken up what is planned to be added to its columns.
 fn shifted(g: &mut Graph, plan: &Plan, v: ValueId, mut linear: Linear) -> Result<(Linear, Node), Diag> {
     let mut node = g.node(v).clone();
     if let Some(shift) = plan.shifts.get(&v) {

@@ -1,4 +1,4 @@
-//! Which matrices stay floats: those that are named, and those that cost the outputs more than the budget allows.
+//! What `use-int8` is asked for and reports, and what the matrices are called; `search` finds those that cost too much.
 
 use std::collections::BTreeSet;
 

@@ -175,15 +175,7 @@ impl Gen<'_> {
         let b = self.byte_constant(DType::I8, &if l.trans_b { [n.clone(), k] } else { [k, n.clone()] })?;
         let mut operands = vec![a, b, scale, self.scales(std::slice::from_ref(&n))?];
         operands.extend(more);
-        if l.bias {
-            operands.push(self.filled(DType::F32, std::slice::from_ref(&n))?);
-        }
-        if l.residual {
-            operands.push(self.filled(DType::F32, &shape)?);
-        }
-        for _ in 0..2 * usize::from(l.norm.is_some()) {
-            operands.push(self.filled(DType::F32, std::slice::from_ref(&n))?);
-        }
+        operands.extend(self.epilogue(&l, &n, &shape)?);
         self.add(Op::Linear(l), &operands)
     }
 

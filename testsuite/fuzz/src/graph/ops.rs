@@ -334,16 +334,23 @@ impl Gen<'_> {
         };
         let b = if l.trans_b { [n.clone(), k] } else { [k, n.clone()] };
         let mut operands = vec![a, self.filled(DType::F32, &b)?];
+        operands.extend(self.epilogue(&l, &n, &shape)?);
+        self.add(Op::Linear(l), &operands)
+    }
+
+    /// What a product of `n` columns, whose result has that shape, takes behind its sums.
+    pub(super) fn epilogue(&mut self, l: &Linear, n: &Dim, shape: &[Dim]) -> Option<Vec<ValueId>> {
+        let mut operands = Vec::new();
         if l.bias {
-            operands.push(self.filled(DType::F32, std::slice::from_ref(&n))?);
+            operands.push(self.filled(DType::F32, std::slice::from_ref(n))?);
         }
         if l.residual {
-            operands.push(self.filled(DType::F32, &shape)?);
+            operands.push(self.filled(DType::F32, shape)?);
         }
         for _ in 0..2 * usize::from(l.norm.is_some()) {
-            operands.push(self.filled(DType::F32, std::slice::from_ref(&n))?);
+            operands.push(self.filled(DType::F32, std::slice::from_ref(n))?);
         }
-        self.add(Op::Linear(l), &operands)
+        Some(operands)
     }
 
     fn attention(&mut self) -> Option<ValueId> {
