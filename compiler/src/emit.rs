@@ -4,9 +4,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use bertc_backends::object::ObjectStats;
-use bertc_ir::{Diag, Symbols};
+use bertc_ir::{Diag, Graph, Symbols};
 
 use crate::driver::{self, Compiled, Front, refuse_overwrite};
+use crate::export::onnx;
 use crate::options::{CompileOptions, Emit, StopAfter, name_of, symbol_prefix};
 use crate::output::{Staged, check_target, to_stdout};
 use crate::picture::{self, Picture};
@@ -51,6 +52,8 @@ pub struct Job {
     pub rt: Option<PathBuf>,
     /// How tensor IR is written.
     pub text: TextForm,
+    /// Weights of ONNX are in a file of their own, however small.
+    pub external_data: bool,
     /// No progress bar and no summary.
     pub quiet: bool,
     /// How to compile; the name is still to be set.
@@ -72,7 +75,7 @@ pub fn files(kinds: &[Emit], out: &Path) -> Result<Vec<(Emit, PathBuf)>, Diag> {
         let path = if Some(k) == main { out.to_path_buf() } else { out.with_extension(k.extension()) };
         files.push((k, path));
     }
-    if kinds.iter().any(|k| !k.is_text()) && !kinds.contains(&Emit::Header) {
+    if kinds.iter().any(|k| k.is_machine_code()) && !kinds.contains(&Emit::Header) {
         files.push((Emit::Header, out.with_extension("h")));
     }
     for (i, (k, path)) in files.iter().enumerate() {
@@ -105,7 +108,12 @@ pub fn run(job: &Job) -> Result<(), Vec<Diag>> {
         check_target(path).map_err(one)?;
     }
     let from = job.name.clone().unwrap_or_else(|| name_of(job.output.as_ref().unwrap_or(&job.model)));
-    let options = CompileOptions { name: symbol_prefix(&from).map_err(one)?, ..job.compile.clone() };
+    let mut options = CompileOptions { name: symbol_prefix(&from).map_err(one)?, ..job.compile.clone() };
+    // The integers of `--int8` are those of the compiled model; weights in floats are as their model has them.
+    if job.kinds == [Emit::Onnx] && !options.int8 && options.passes.is_none() && options.watch.stop_after.is_none() {
+        let names = onnx::pipeline(options.opt_level, options.skip_padding);
+        options.passes = (!names.is_empty()).then(|| names.join(","));
+    }
 
     let mut progress = Progress::new(job.quiet);
     let only_front = job.kinds.iter().all(|k| k.needs_no_program());
@@ -128,10 +136,15 @@ pub fn run(job: &Job) -> Result<(), Vec<Diag>> {
         return to_stdout(&bytes).map_err(one);
     }
     let mut staged = Staged::default();
+    let mut remarks = Vec::new();
     if let Some(side) = side {
         tir::stage_resources(&made.front().graph, side, &mut staged).map_err(one)?;
     }
     for (kind, path) in &files {
+        if *kind == Emit::Onnx {
+            remarks = progress.phase(Phase::Emit, || stage_onnx(made.front(), job, path, &mut staged))?;
+            continue;
+        }
         if let (Emit::Sharedlib, Made::Program(c)) = (kind, &made) {
             staged.fill(path, |temp| link::shared_library(c, temp, &mut progress))?;
             continue;
@@ -140,12 +153,60 @@ pub fn run(job: &Job) -> Result<(), Vec<Diag>> {
     }
     let written = staged.commit().map_err(one)?;
     progress.finish();
+    if !job.quiet {
+        show(&remarks, Level::Warning);
+    }
     if progress.visible() {
         let notes: Vec<Diag> = made.front().info.notes.iter().map(Diag::new).collect();
         show(&notes, Level::Warning);
         summary(&made, &written, stats.as_ref(), &progress);
     }
     Ok(())
+}
+
+/// Writes the model as ONNX, in one file or two. Returns what a person should know about it.
+fn stage_onnx(front: &Front, job: &Job, path: &Path, staged: &mut Staged) -> Result<Vec<Diag>, Vec<Diag>> {
+    let source = onnx::Source::open(&job.model);
+    let model = onnx::model(&front.graph, &source)?;
+    let failed = |e: std::io::Error| vec![Diag::new(format!("can't write '{}': {e}", path.display()))];
+    let files = if job.external_data || model.data_bytes() > onnx::LIMIT {
+        let name = path.file_name().map(|n| format!("{}.data", n.to_string_lossy())).unwrap_or_default();
+        let data = path.with_file_name(&name);
+        let inputs: Vec<_> = source.files.iter().chain([&job.model]).map(Some).collect();
+        refuse_overwrite(&data, &inputs).map_err(|d| vec![d])?;
+        staged.add(&data, |w| model.write_data(w).map_err(failed))?;
+        onnx::Files::Data(name)
+    } else {
+        onnx::Files::One
+    };
+    staged.add(path, |w| model.write(&files, w).map_err(failed))?;
+    // Evaluating takes its time.
+    if job.quiet || model.widened.is_empty() {
+        return Ok(Vec::new());
+    }
+    Ok(vec![widened(&front.graph, &model, path)])
+}
+
+/// What the file computes otherwise than compiled code does.
+fn widened(g: &Graph, model: &onnx::Model, path: &Path) -> Diag {
+    let d = Diag::new(format!(
+        "'{}' has the weights of {} products in 8 bits, but not the rows that they are multiplied by: those become integers \
+         while the compiled model runs, and are f32 here",
+        path.display(),
+        model.widened.len()
+    ));
+    match onnx::difference(g, model) {
+        Ok(d2) => d.note(format!(
+            "on a made-up input '{}' differs from the compiled model's by at most {:.2}% of its largest value; cosine {:.5}",
+            d2.output,
+            d2.largest * 100.0,
+            d2.cosine
+        )),
+        Err(why) => {
+            let why = why.first().map_or_else(String::new, |d| format!(": {}", d.message));
+            d.note(format!("by how much outputs differ is not known, as no made-up input suits the model{why}"))
+        }
+    }
 }
 
 enum Made {
@@ -181,6 +242,11 @@ impl Made {
             (Emit::TensorIr, _) => tir::text(&self.front().graph, job.text.constants(), job.text.locations),
             (Emit::Html, _) => picture::html::render(&self.picture(job)),
             (Emit::Dot, _) => picture::dot::render(&self.picture(job)),
+            (Emit::Onnx, _) => {
+                let model = onnx::model(&self.front().graph, &onnx::Source::open(&job.model))?;
+                let failed = |e: std::io::Error| vec![Diag::new(format!("can't write: {e}"))];
+                return model.write(&onnx::Files::One, w).map_err(failed);
+            }
             // Only what needs none is made without a program.
             (_, Made::Front(_)) => return Err(vec![Diag::new("internal error: no program was made")]),
             (Emit::Obj, Made::Program(c)) => {

@@ -20,6 +20,7 @@ pub mod cli;
 pub mod demo;
 pub mod driver;
 pub mod emit;
+pub mod export;
 pub mod import;
 pub mod inspect;
 pub mod instrument;

@@ -189,6 +189,8 @@ pub enum Emit {
     Html,
     /// The graph for Graphviz
     Dot,
+    /// The model after the passes as ONNX, for other runtimes and tools
+    Onnx,
 }
 
 impl Emit {
@@ -205,17 +207,23 @@ impl Emit {
             Emit::Asm => "s",
             Emit::Html => "html",
             Emit::Dot => "dot",
+            Emit::Onnx => "onnx",
         }
     }
 
     /// Whether it is made of the tensor IR alone.
     pub fn needs_no_program(self) -> bool {
-        matches!(self, Emit::TensorIr | Emit::Html | Emit::Dot)
+        matches!(self, Emit::TensorIr | Emit::Html | Emit::Dot | Emit::Onnx)
+    }
+
+    /// Whether it is machine code, which brings its header.
+    pub fn is_machine_code(self) -> bool {
+        matches!(self, Emit::Obj | Emit::Staticlib | Emit::Sharedlib)
     }
 
     /// Whether a person can read it.
     pub fn is_text(self) -> bool {
-        !matches!(self, Emit::Obj | Emit::Staticlib | Emit::Sharedlib)
+        !self.is_machine_code() && self != Emit::Onnx
     }
 }
 

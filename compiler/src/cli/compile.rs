@@ -40,7 +40,10 @@ pub struct MainArgs {
     /// Each value in --emit tensor-ir tells its source node
     #[arg(long)]
     pub locations: bool,
-    /// Stop after import, a pass, passes, lower or emit, and print the IR there, or what --emit html or dot make of it
+    /// Weights of --emit onnx in a file of their own, OUT.data; above 1.8 GB they always are
+    #[arg(long)]
+    pub external_data: bool,
+    /// Stop after import, a pass, passes, lower or emit, and print the IR there, or what --emit html, dot or onnx make of it
     #[arg(long, value_name = "PHASE")]
     pub stop_after: Option<StopAfter>,
     /// Let the caller time each step: every one calls its parallel_for once (docs/abi.md)
@@ -68,9 +71,11 @@ impl MainArgs {
                     _ => Emit::TensorIr,
                 }];
             } else if !graph || !kinds.iter().all(|k| k.needs_no_program()) {
-                return Err("--stop-after prints the IR where it stops; of --emit, only tensor-ir, html and dot go \
-                            with import, passes, or a pass"
-                    .into());
+                return Err(
+                    "--stop-after prints the IR where it stops; of --emit, only tensor-ir, html, dot and onnx \
+                            go with import, passes, or a pass"
+                        .into(),
+                );
             }
         }
         kinds.sort_unstable();
@@ -95,6 +100,10 @@ impl MainArgs {
         if !kinds.contains(&Emit::TensorIr) && (text.resources.is_some() || text.inline_constants || text.locations) {
             return Err("--resources, --inline-constants and --locations need --emit tensor-ir".into());
         }
-        Ok(Job { model, output, kinds, name: a.name, rt: a.rt, text, quiet: a.build.quiet, compile })
+        if a.external_data && !kinds.contains(&Emit::Onnx) {
+            return Err("--external-data needs --emit onnx".into());
+        }
+        let (name, rt, external_data, quiet) = (a.name, a.rt, a.external_data, a.build.quiet);
+        Ok(Job { model, output, kinds, name, rt, text, external_data, quiet, compile })
     }
 }

@@ -83,6 +83,14 @@ pub const TARGETS: &[Target] = &[
         seeds: || corpus::kept("int8"),
         run: targets::int8::run,
     },
+    #[cfg(feature = "compiler")]
+    Target {
+        name: "export",
+        doc: "random graphs, after some passes, written as ONNX and imported again: the evaluator before and after",
+        kind: Kind::Choices,
+        seeds: || corpus::kept("export"),
+        run: targets::export::run,
+    },
 ];
 
 /// The target called `name`.

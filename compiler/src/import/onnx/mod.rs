@@ -11,12 +11,12 @@ mod build;
 mod cx;
 mod elementwise;
 mod fold;
-mod load;
+pub(crate) mod load;
 mod movement;
 mod ops;
-mod proto;
+pub(crate) mod proto;
 mod run;
-mod tensor;
+pub(crate) mod tensor;
 mod value;
 mod widen;
 
@@ -76,18 +76,30 @@ pub fn import(path: &Path, opts: &ImportOptions) -> Result<Imported, Vec<Diag>> 
 /// # Errors
 /// As [`import`].
 pub fn import_bytes(bytes: Bytes, base_dir: Option<&Path>, opts: &ImportOptions) -> Result<Imported, Vec<Diag>> {
-    let one = |m: String| vec![Diag::new(m)];
     // prost refuses nesting beyond 100 levels, and lengths beyond the buffer.
-    let model = ModelProto::decode(bytes).map_err(|e| one(format!("not an ONNX model: {e}")))?;
+    let model = ModelProto::decode(bytes).map_err(|e| vec![Diag::new(format!("not an ONNX model: {e}"))])?;
+    import_proto(&model, base_dir, opts)
+}
+
+/// Imports a decoded model.
+///
+/// # Errors
+/// As [`import`].
+pub(crate) fn import_proto(
+    model: &ModelProto,
+    base_dir: Option<&Path>,
+    opts: &ImportOptions,
+) -> Result<Imported, Vec<Diag>> {
+    let one = |m: String| vec![Diag::new(m)];
     let graph = model.graph.as_ref().ok_or_else(|| one("not an ONNX model: it has no graph".to_string()))?;
-    let opset = opset(&model).map_err(one)?;
+    let opset = opset(model).map_err(one)?;
 
     let mut subst = BTreeMap::new();
     let mut notes = Vec::new();
     // Each round removes a symbol, so the number of rounds is limited by the number of symbols.
     let limit = 2 + graph.input.iter().map(run::rank).sum::<usize>();
     for _ in 0..limit {
-        match run::run(&model, graph, &opset, base_dir, opts, &subst) {
+        match run::run(model, graph, &opset, base_dir, opts, &subst) {
             Ok((graph, mut more)) => {
                 let graph = widen::widen(graph).map_err(|d| vec![d])?;
                 if let Err(d) = bertc_ir::verify::verify(&graph) {

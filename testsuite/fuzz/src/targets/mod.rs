@@ -3,6 +3,8 @@
 #[cfg(feature = "compiler")]
 pub mod compile;
 #[cfg(feature = "compiler")]
+pub mod export;
+#[cfg(feature = "compiler")]
 pub mod import;
 #[cfg(feature = "compiler")]
 pub mod int8;

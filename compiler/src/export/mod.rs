@@ -1,0 +1,3 @@
+//! What a graph is written as for other tools.
+
+pub mod onnx;
