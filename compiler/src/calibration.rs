@@ -1,10 +1,10 @@
-//! What `--int8` measures on: inputs from a file, or made-up ones.
+//! What `--int8` and `--prune` measure on: inputs from a file, or made-up ones.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use bertc_ir::{Diag, Graph, Loc, Op, Tensor, ValueId};
-use bertc_passes::{Int8Settings, Sample};
+use bertc_passes::{Int8Settings, PruneSettings, Sample, Settings};
 
 use crate::check::inputs::{KINDS, descriptor, plausible, small_dims};
 use crate::load::{Descriptor, Extent};
@@ -18,23 +18,37 @@ const BATCH: usize = 8;
 /// Batches that are taken of a file: what more of them tell isn't worth the time.
 const BATCHES: usize = 4;
 
-/// What `use-int8` is asked for, if it is: `g` is the graph as imported.
+/// What the passes are asked for: `g` is the graph as imported.
 ///
 /// # Errors
 /// A file that can't be read or doesn't fit the model.
-pub fn settings(g: &Graph, o: &CompileOptions) -> Result<Option<Int8Settings>, Vec<Diag>> {
-    if !o.int8 {
-        return Ok(None);
-    }
+pub fn settings(g: &Graph, o: &CompileOptions) -> Result<Settings, Vec<Diag>> {
     let budget = f64::from(o.int8_budget) / 1e6;
-    let samples = match &o.calibrate {
-        _ if budget == 0.0 => Vec::new(),
-        Some(file) => {
-            vec![from_file(g, file).map_err(|all| all.into_iter().map(|d| in_file(d, file)).collect::<Vec<_>>())?]
-        }
-        None => made_up(g)?,
+    let texts = |most| match &o.calibrate {
+        Some(file) => from_file(g, file, most)
+            .map(|samples| vec![samples])
+            .map_err(|all| all.into_iter().map(|d| in_file(d, file)).collect::<Vec<_>>()),
+        None => made_up(g),
     };
-    Ok(Some(Int8Settings { budget, keep: o.keep.clone(), samples, synthetic: o.calibrate.is_none(), names: names(g) }))
+    let int8 = || -> Result<Int8Settings, Vec<Diag>> {
+        let samples = if budget == 0.0 { Vec::new() } else { texts(BATCHES)? };
+        Ok(Int8Settings { budget, keep: o.keep.clone(), samples, synthetic: o.calibrate.is_none() })
+    };
+    let prune = |sparsity: u32| PruneSettings {
+        sparsity: f64::from(sparsity) / 1e6,
+        block: o.block_shape(),
+        only: o.prune_only.clone(),
+        keep: o.keep.clone(),
+        // With integers, names may be of tables.
+        strict: !o.int8,
+        samples: Vec::new(),
+    };
+    let compresses = o.int8 || o.prune.is_some();
+    Ok(Settings {
+        int8: o.int8.then(int8).transpose()?,
+        prune: o.prune.map(prune),
+        names: if compresses { names(g) } else { Vec::new() },
+    })
 }
 
 /// The nodes that read constants as matrices or tables.
@@ -91,7 +105,7 @@ fn vocabulary(g: &Graph) -> Option<i128> {
 }
 
 /// The samples of an `.npz`: arrays by the inputs' names, or of several cases with `c0/in:` and so on before them.
-fn from_file(g: &Graph, file: &Path) -> Result<Vec<Sample>, Vec<Diag>> {
+fn from_file(g: &Graph, file: &Path, most: usize) -> Result<Vec<Sample>, Vec<Diag>> {
     let d = descriptor(g);
     let mut cases: BTreeMap<String, BTreeMap<String, Tensor>> = BTreeMap::new();
     for (key, t) in run::read_inputs(file).map_err(|d| vec![d])? {
@@ -110,10 +124,10 @@ fn from_file(g: &Graph, file: &Path) -> Result<Vec<Sample>, Vec<Diag>> {
     }
     let mut samples = Vec::new();
     for arrays in cases.into_values() {
-        for part in batches(&d, arrays) {
+        for part in batches(&d, arrays, most) {
             let dims = run::unify(&d, &part)?;
             samples.push(Sample { dims, inputs: d.inputs.iter().map(|p| run::typed(p, &part[&p.name])).collect() });
-            if samples.len() == BATCHES {
+            if samples.len() == most {
                 return Ok(samples);
             }
         }
@@ -123,7 +137,7 @@ fn from_file(g: &Graph, file: &Path) -> Result<Vec<Sample>, Vec<Diag>> {
 
 /// The arrays in parts along the first axis, where all inputs have it, each of as many rows as the model takes. Rows of about
 /// the same length go together, without the padding that they share: the model's users see little of it.
-fn batches(d: &Descriptor, arrays: BTreeMap<String, Tensor>) -> Vec<BTreeMap<String, Tensor>> {
+fn batches(d: &Descriptor, arrays: BTreeMap<String, Tensor>, most: usize) -> Vec<BTreeMap<String, Tensor>> {
     let first = d.inputs.first().and_then(|p| p.dims.first().copied());
     let size = match first {
         Some(Extent::Symbol(s)) => usize::try_from(d.symbols[s].max).unwrap_or(BATCH).min(BATCH),
@@ -144,7 +158,7 @@ fn batches(d: &Descriptor, arrays: BTreeMap<String, Tensor>) -> Vec<BTreeMap<Str
     // A rest of less rows may be too few for the model.
     let parts: Vec<&[usize]> = if rows < size { vec![&order] } else { order.chunks_exact(size).collect() };
     // Of more than are wanted, some of all lengths.
-    let last = parts.len().min(BATCHES) - 1;
+    let last = parts.len().min(most) - 1;
     let chosen = (0..=last).map(|i| parts[i * (parts.len() - 1) / last.max(1)]);
     let batch = |part: &[usize]| {
         let length = lengths.as_ref().map(|l| part.iter().map(|&row| l[row]).max().unwrap_or(1).max(1));
@@ -209,7 +223,7 @@ func @f(%ids: tensor<b x s x i64>, %m: tensor<b x s x i64>) -> (y: tensor<b x s 
     fn files_are_cut_into_batches_that_the_model_takes() {
         let g = parse(TEXT, &no_resources).unwrap();
         let (_dir, path) = file(&[("ids", ids(5)), ("m", ids(5))]);
-        let samples = from_file(&g, &path).unwrap();
+        let samples = from_file(&g, &path, BATCHES).unwrap();
         assert_eq!(samples.len(), 2);
         assert_eq!(samples[1].dims, [2, 3]);
         assert_eq!(samples[1].inputs[0].to_i64_vec(), [6, 7, 8, 9, 10, 11]);
@@ -222,7 +236,7 @@ func @f(%ids: tensor<b x s x i64>, %m: tensor<b x s x i64>) -> (y: tensor<b x s 
         let mask: Vec<i64> = lengths.iter().flat_map(|&n| (0..4).map(move |i| i64::from(i < n))).collect();
         let ids = Tensor::from_i64(vec![12, 4], &(0..48).collect::<Vec<_>>());
         let (_dir, path) = file(&[("ids", ids), ("mask", Tensor::from_i64(vec![12, 4], &mask))]);
-        let samples = from_file(&g, &path).unwrap();
+        let samples = from_file(&g, &path, BATCHES).unwrap();
         let dims: Vec<_> = samples.iter().map(|s| s.dims.clone()).collect();
         // Of six batches the shortest, the longest and two between.
         assert_eq!(dims, [[2, 1], [2, 3], [2, 4], [2, 4]]);
@@ -242,7 +256,7 @@ func @f(%ids: tensor<b x s x i64>, %m: tensor<b x s x i64>) -> (y: tensor<b x s 
             ("c1/in:m", ids(2)),
         ];
         let (_dir, path) = file(&all);
-        let dims: Vec<_> = from_file(&g, &path).unwrap().into_iter().map(|s| s.dims).collect();
+        let dims: Vec<_> = from_file(&g, &path, BATCHES).unwrap().into_iter().map(|s| s.dims).collect();
         assert_eq!(dims, [[1, 3], [2, 3]]);
     }
 
@@ -254,13 +268,13 @@ func @f(%ids: tensor<b x s x i64>, %m: tensor<b x s x i64>) -> (y: tensor<b x s 
         let e = settings(&g, &o).unwrap_err();
         assert!(e[0].message.contains("c.npz") && e.iter().any(|d| d.message.contains("'mask'")), "{e:?}");
         let none = CompileOptions { int8_budget: 0, ..o };
-        assert!(settings(&g, &none).unwrap().unwrap().samples.is_empty());
+        assert!(settings(&g, &none).unwrap().int8.unwrap().samples.is_empty());
     }
 
     #[test]
     fn made_up_texts_are_of_all_kinds() {
         let g = parse(TEXT, &no_resources).unwrap();
-        let s = settings(&g, &CompileOptions { int8: true, ..CompileOptions::default() }).unwrap().unwrap();
+        let s = settings(&g, &CompileOptions { int8: true, ..CompileOptions::default() }).unwrap().int8.unwrap();
         assert_eq!((s.samples.len(), s.synthetic), (3, true));
         assert_eq!(s.samples[0].iter().map(|s| s.dims.clone()).collect::<Vec<_>>(), [[2, 12], [2, 24]]);
         // With a table, of all its words first.
@@ -268,7 +282,7 @@ func @f(%ids: tensor<b x s x i64>, %m: tensor<b x s x i64>) -> (y: tensor<b x s 
             "  %t = constant dense<0.5> : tensor<5000 x 1 x f32>\n  %x = gather %t, %ids {axis = 0}\n  %0 = add";
         let text = TEXT.replace("  %0 = add", table);
         let g = parse(&text, &no_resources).unwrap();
-        let s = settings(&g, &CompileOptions { int8: true, ..CompileOptions::default() }).unwrap().unwrap();
+        let s = settings(&g, &CompileOptions { int8: true, ..CompileOptions::default() }).unwrap().int8.unwrap();
         assert_eq!(s.samples.len(), 5);
         let ids = s.samples[0][1].inputs[0].to_i64_vec();
         assert!(ids.iter().any(|&i| i > 2500) && ids.iter().all(|&i| (0..5000).contains(&i)), "{ids:?}");

@@ -239,6 +239,11 @@ fn hash(path: &Path, graph: &Graph, target: &Target, o: &CompileOptions) -> Resu
         part(&o.int8_budget.to_le_bytes());
         part(format!("{:?}", o.keep).as_bytes());
     }
+    if let Some(sparsity) = o.prune {
+        part(b"prune");
+        part(&sparsity.to_le_bytes());
+        part(format!("{:?}", (o.block_shape(), &o.prune_only, &o.keep)).as_bytes());
+    }
     for file in [&o.tuning, &o.calibrate].into_iter().flatten() {
         let unreadable = |e: std::io::Error| Diag::new(format!("can't read '{}': {e}", file.display()));
         part(&std::fs::read(file).map_err(unreadable)?);

@@ -37,6 +37,7 @@ pub mod output;
 pub mod passes;
 pub mod picture;
 pub mod progress;
+pub mod pruning;
 pub mod report;
 pub mod reproducer;
 pub mod run;

@@ -38,9 +38,15 @@ pub struct CompileOptions {
     /// With `int8`: the least cosine of outputs to those of f32, in millionths. Matrices stay floats until it is kept; 0 measures
     /// nothing.
     pub int8_budget: u32,
-    /// With `int8`: matrices that stay as they are, by the names of the model's nodes: whole, up to a `/` or `.`, or with `*`.
+    /// The part of the weights of products' constant matrices that becomes 0, in millionths.
+    pub prune: Option<u32>,
+    /// With `prune`: outputs and inputs of what becomes 0 together; nothing: as suits the precision.
+    pub block: Option<[usize; 2]>,
+    /// With `prune`: the matrices that are pruned, named as in `keep`; all, if empty.
+    pub prune_only: Vec<String>,
+    /// With `int8` or `prune`: matrices that stay as they are, by the names of the model's nodes: whole, up to a `/` or `.`, or with `*`.
     pub keep: Vec<String>,
-    /// With `int8`: inputs to measure on, an `.npz`.
+    /// With `int8` or `prune`: inputs to measure on, an `.npz`.
     pub calibrate: Option<PathBuf>,
     /// A file of choices for products, as `bertc tune` writes it.
     pub tuning: Option<PathBuf>,
@@ -84,7 +90,7 @@ pub struct Watch {
     pub explain: bool,
     /// Print the passes' counters.
     pub stats: bool,
-    /// Print which matrices `--int8` makes integers, and what it costs.
+    /// Print which matrices `--int8` makes integers and `--prune` makes 0, and what it costs.
     pub decisions: bool,
     /// Stop early.
     pub stop_after: Option<StopAfter>,
@@ -142,6 +148,9 @@ impl Default for CompileOptions {
             bf16: false,
             int8: false,
             int8_budget: DEFAULT_INT8_BUDGET,
+            prune: None,
+            block: None,
+            prune_only: Vec::new(),
             keep: Vec::new(),
             calibrate: None,
             tuning: None,

@@ -33,7 +33,8 @@ pub fn steps(options: &CompileOptions, table: &'static [Entry], legal: bool) -> 
             names.iter().map(|n| Step::named(n, table)).collect::<Result<_, _>>().map_err(|d| vec![d])?
         }
     };
-    // Last but for what the backend relies on; what 8-bit integers leave, bf16 may take.
+    // Last but for what the backend relies on; what 8-bit integers leave, bf16
+    // may take.
     let end = steps.iter().rposition(|s| s.pass.name() == LEGALISE).unwrap_or(steps.len());
     let mut narrow = Vec::new();
     if options.int8 {
@@ -47,6 +48,10 @@ pub fn steps(options: &CompileOptions, table: &'static [Entry], legal: bool) -> 
         narrow.push(step);
     }
     steps.splice(end..end, narrow);
+    if options.prune.is_some() {
+        let at = steps.iter().position(|s| s.pass.name() == FOLD_SCALE).unwrap_or(end);
+        steps.insert(at, Step::named(PRUNE, table).map_err(|d| vec![d])?);
+    }
     let mut wrong = check_names(options, &steps, table);
     if options.skip_padding {
         match steps.iter_mut().find(|s| s.pass.name() == SKIP_PADDING) {
@@ -61,6 +66,9 @@ pub fn steps(options: &CompileOptions, table: &'static [Entry], legal: bool) -> 
 }
 
 const LEGALISE: &str = "legalise";
+/// The pass that `--prune` is for. It compares weights of matrices, and so runs before the pass that moves scales into some.
+const PRUNE: &str = "prune";
+const FOLD_SCALE: &str = "fold-scale";
 /// The pass that `--int8` is for.
 const USE_INT8: &str = "use-int8";
 /// The pass that `--bf16` is for, and its option for `--int8`, whose attentions are bf16.
@@ -122,8 +130,8 @@ pub fn run(
 ) -> Result<bool, Vec<Diag>> {
     let mut watcher = Watcher::new(&options.watch, out);
     let how = bertc_passes::Options { verify_each: options.verify_each };
-    let settings = calibration::settings(g, options)?.map(Arc::new);
-    let result = run_steps_with(g, steps, &how, settings.as_ref(), &mut watcher);
+    let settings = Arc::new(calibration::settings(g, options)?);
+    let result = run_steps_with(g, steps, &how, &settings, &mut watcher);
     let stopped = watcher.finish();
     progress.add_passes(&watcher.rows);
     match result {

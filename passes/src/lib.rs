@@ -23,10 +23,12 @@ mod integer_linear;
 mod legalise;
 mod linear;
 mod manager;
+mod measure;
 mod merge_qkv;
 mod pass;
 mod pattern;
 mod pipeline;
+mod prune;
 mod quantised;
 mod reassociate;
 pub mod registry;
@@ -44,7 +46,9 @@ pub use manager::{
     Failure, FailureKind, Instrument, Options, PassReport, Unwatched, panic_message, run, run_named, run_steps,
     run_steps_with, steps,
 };
-pub use pass::{Counters, Pass, PassContext, PassOption, Remark, RemarkKind};
+pub use measure::{Nearness, Sample};
+pub use pass::{Counters, Pass, PassContext, PassOption, Remark, RemarkKind, Reports, Settings};
 pub use pipeline::{fusion, pipeline};
+pub use prune::{BLOCKS, Fate as PruneFate, Matrix as PrunedMatrix, PruneReport, PruneSettings};
 pub use step::{Step, parse, unknown};
-pub use use_int8::{Decision, Int8Report, Int8Settings, MatrixRow, Nearness, Sample};
+pub use use_int8::{Decision, Int8Report, Int8Settings, MatrixRow};

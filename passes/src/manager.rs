@@ -10,10 +10,9 @@ use std::time::{Duration, Instant};
 
 use bertc_ir::{Diag, Graph};
 
-use crate::pass::{Counters, PassContext, Remark};
+use crate::pass::{Counters, PassContext, Remark, Reports, Settings};
 use crate::registry::PASSES;
 use crate::step::Step;
-use crate::use_int8::{Int8Report, Int8Settings};
 
 /// How to run.
 #[derive(Clone, Copy, Debug, Default)]
@@ -39,8 +38,8 @@ pub struct PassReport<'a> {
     pub counters: Counters,
     /// What the pass remarked, in order, without what it remarked before.
     pub remarks: &'a [Remark],
-    /// What `use-int8` decided, where it is that pass and has settings.
-    pub int8: Option<&'a Int8Report>,
+    /// What it decided, where it has settings.
+    pub reports: &'a Reports,
     /// The graph after the pass.
     pub graph: &'a Graph,
 }
@@ -144,10 +143,10 @@ pub fn run_steps(
     options: &Options,
     instrument: &mut dyn Instrument,
 ) -> Result<(), Box<Failure>> {
-    run_steps_with(g, steps, options, None, instrument)
+    run_steps_with(g, steps, options, &Arc::default(), instrument)
 }
 
-/// [`run_steps`] with settings of `use-int8`.
+/// [`run_steps`] with settings of passes.
 ///
 /// # Errors
 /// As [`run_steps`], and what is wrong with the settings.
@@ -155,13 +154,14 @@ pub fn run_steps_with(
     g: &mut Graph,
     steps: &[Step],
     options: &Options,
-    int8: Option<&Arc<Int8Settings>>,
+    settings: &Arc<Settings>,
     instrument: &mut dyn Instrument,
 ) -> Result<(), Box<Failure>> {
     if options.verify_each {
         verify(g).map_err(|d| failure(FailureKind::Input, d.note("found before the first pass"), None))?;
     }
-    let mut ctx = PassContext { int8: int8.cloned(), ..PassContext::default() };
+    let names = settings.names.clone();
+    let mut ctx = PassContext { settings: settings.clone(), names, ..PassContext::default() };
     // A pass is a function of the graph: it is done with the version of it that it last left unchanged.
     let (mut version, mut done) = (0u32, HashMap::new());
     for step in steps {
@@ -173,7 +173,7 @@ pub fn run_steps_with(
         instrument.before(step, g);
         let (before, remarked) = (g.len(), ctx.remarks.len());
         ctx.counters = Counters::default();
-        ctx.int8_report = None;
+        ctx.reports = Reports::default();
         ctx.options.clone_from(&step.options);
         // Tensors share their bytes, so that a copy is cheap next to a pass.
         let saved = g.clone();
@@ -211,7 +211,7 @@ pub fn run_steps_with(
             after: g.len(),
             counters: ctx.counters,
             remarks: &ctx.remarks[remarked..],
-            int8: ctx.int8_report.as_ref(),
+            reports: &ctx.reports,
             graph: g,
         };
         if instrument.after(step, &report).is_break() {

@@ -3,8 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use bertc_ir::{Diag, Graph, Loc, ValueId};
+use bertc_ir::{Diag, Graph, Loc, Tensor, ValueId};
 
+use crate::prune::{PruneReport, PruneSettings};
 use crate::use_int8::{Int8Report, Int8Settings};
 
 /// A number that a pass can be given in a textual pipeline: `canonicalise{max-iterations=3}`.
@@ -71,6 +72,27 @@ pub struct Counters {
     pub rejected: usize,
 }
 
+/// What passes are asked for that is no number.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Of `use-int8`; nothing where all matrices become integers, unmeasured.
+    pub int8: Option<Int8Settings>,
+    /// Of `prune`; nothing where its options say it all.
+    pub prune: Option<PruneSettings>,
+    /// What the model calls the nodes that read its constants. The constants are told by where they lie in memory, which
+    /// fusion leaves as it is.
+    pub names: Vec<(Tensor, String)>,
+}
+
+/// What passes decided, of those that were asked for something.
+#[derive(Clone, Debug, Default)]
+pub struct Reports {
+    /// Of `use-int8`.
+    pub int8: Option<Int8Report>,
+    /// Of `prune`.
+    pub prune: Option<PruneReport>,
+}
+
 /// What a pass is given, and where it writes what it did.
 #[derive(Debug, Default)]
 pub struct PassContext {
@@ -80,10 +102,12 @@ pub struct PassContext {
     pub counters: Counters,
     /// Of the pass that runs: the options that were given, by name.
     pub options: Vec<(&'static str, u64)>,
-    /// What `use-int8` is asked for.
-    pub int8: Option<Arc<Int8Settings>>,
-    /// What `use-int8` decided, if it was asked for something.
-    pub int8_report: Option<Int8Report>,
+    /// What the passes are asked for.
+    pub settings: Arc<Settings>,
+    /// [`Settings::names`], and of the constants that passes make of those.
+    pub names: Vec<(Tensor, String)>,
+    /// What the pass that runs decided.
+    pub reports: Reports,
 }
 
 impl PassContext {

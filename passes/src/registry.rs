@@ -15,6 +15,7 @@ use crate::integer_linear::IntegerLinear;
 use crate::legalise::Legalise;
 use crate::merge_qkv::MergeQkv;
 use crate::pass::Pass;
+use crate::prune::Prune;
 use crate::reassociate::Reassociate;
 use crate::skip_padding::SkipPadding;
 use crate::slice_early::SliceEarly;
@@ -45,6 +46,7 @@ pub const PASSES: &[Entry] = &[
     Entry { pass: &IntegerLinear, doc: "compute products of dequantised operands in their integers" },
     Entry { pass: &Legalise, doc: "spell out what the backend doesn't do implicitly: batch broadcasts of matmul" },
     Entry { pass: &MergeQkv, doc: "make products of one operand with several matrices one product" },
+    Entry { pass: &Prune, doc: "make the blocks of weights 0 that matter least" },
     Entry { pass: &Reassociate, doc: "commute, associate, distribute and factor arithmetic where that removes work" },
     Entry { pass: &SkipPadding, doc: "leave out rows of padding that no output depends on" },
     Entry { pass: &SliceEarly, doc: "compute only the rows of products and attentions that are read" },

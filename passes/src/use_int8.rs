@@ -20,9 +20,7 @@
 
 mod budget;
 mod matrices;
-mod measure;
 mod plan;
-mod product;
 mod search;
 mod weights;
 
@@ -31,7 +29,6 @@ use bertc_ir::{
 };
 
 pub use budget::{Decision, Int8Report, Int8Settings, MatrixRow};
-pub use measure::{Nearness, Sample};
 
 use crate::pass::{Pass, PassContext};
 use crate::pattern::{applied, remark};
@@ -61,10 +58,10 @@ impl Pass for UseInt8 {
     fn run(&self, g: &mut Graph, ctx: &mut PassContext) -> Result<bool, Diag> {
         let mut matrices = Matrices::default();
         let mut plan = Plan::default();
-        if let Some(settings) = ctx.int8.clone() {
-            let (decided, report) = budget::decide(g, &mut matrices, &settings)?;
+        if let Some(settings) = &ctx.settings.int8 {
+            let (decided, report) = budget::decide(g, &mut matrices, settings, &ctx.names)?;
             plan = decided;
-            ctx.int8_report = Some(report);
+            ctx.reports.int8 = Some(report);
         }
         transform(g, &mut matrices, &plan, &mut |g, v, done| match done {
             Ok(()) => applied(g, ctx, self.name(), v, "reads i8"),

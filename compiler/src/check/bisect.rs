@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bertc_ir::eval::{eval, eval_all};
 use bertc_ir::{Diag, Graph, ValueId};
-use bertc_passes::{Instrument, Int8Settings, PassReport, Step, run_steps_with};
+use bertc_passes::{Instrument, PassReport, Settings, Step, run_steps_with};
 use similar::TextDiff;
 
 use super::compare::{Error, worst};
@@ -60,13 +60,13 @@ impl Instrument for Snapshots {
 pub fn bisect(
     g: &Graph,
     steps: &[Step],
-    int8: Option<&Arc<Int8Settings>>,
+    settings: &Arc<Settings>,
     inputs: &Inputs,
     tolerance: f64,
 ) -> Result<Option<Culprit>, Vec<Diag>> {
     let mut kept = Snapshots(vec![(String::new(), g.clone())]);
     let how = bertc_passes::Options::default();
-    run_steps_with(&mut g.clone(), steps, &how, int8, &mut kept).map_err(|f| vec![f.diag])?;
+    run_steps_with(&mut g.clone(), steps, &how, settings, &mut kept).map_err(|f| vec![f.diag])?;
     let graphs = kept.0;
     let judge = |i: usize| -> Result<Error, String> {
         let outputs = eval(&graphs[i].1, &inputs.dims, &inputs.tensors).map_err(|d| d.to_string())?;

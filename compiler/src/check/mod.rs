@@ -150,8 +150,8 @@ pub fn check(o: &CheckOptions, table: &'static [Entry], sabotage: Option<Sabotag
     let imported = progress.phase(Phase::Import, || load(o))?;
     // Padding is what --skip-padding makes something else of.
     let inputs = inputs::inputs(&imported, o.input.as_deref(), !o.compile.skip_padding)?;
-    let int8 = calibration::settings(&imported, &o.compile)?.map(Arc::new);
-    let bisect = || bisect::bisect(&imported, &steps, int8.as_ref(), &inputs, o.tolerance);
+    let settings = Arc::new(calibration::settings(&imported, &o.compile)?);
+    let bisect = || bisect::bisect(&imported, &steps, &settings, &inputs, o.tolerance);
     let bisect = o.bisect.then(bisect).transpose()?;
     let mut g = imported.clone();
     progress.nested(Phase::Passes, |p| passes::run(&mut g, &steps, &o.compile, p, &mut std::io::stderr()))?;

@@ -9,6 +9,7 @@ use clap::Args;
 use crate::options::{
     CompileOptions, DEFAULT_OPT_LEVEL, Watch, parse_budget, parse_dim, parse_emitter, parse_opt_level, parse_shape,
 };
+use crate::pruning::{parse_block, parse_sparsity};
 
 /// The heading of flags that show passes at work.
 const LOOK: &str = "Seeing into the passes (on standard error)";
@@ -24,8 +25,15 @@ pub struct DimArgs {
     pub dims: Vec<(String, i64, i64)>,
 }
 
+/// What `--block` says; clap would make an option of an `Option`.
+type Block = Option<[usize; 2]>;
+
+/// The flags that make weights something else.
+const COMPRESSES: &str = "compresses";
+
 // Which passes run, and what they show of themselves.
 #[derive(Args, Clone, Debug)]
+#[command(group = clap::ArgGroup::new(COMPRESSES).args(["int8", "prune"]).multiple(true))]
 pub struct PassArgs {
     /// Optimise: 0 lowers only, 1 simplifies, 2 and 3 also fuse and tune as far as passes exist
     #[arg(short = 'O', value_name = "LEVEL", value_parser = parse_opt_level, default_value_t = DEFAULT_OPT_LEVEL)]
@@ -42,8 +50,18 @@ pub struct PassArgs {
     /// Least cosine of outputs to those of f32; outliers and matrices stay floats until it is kept. 0 measures nothing
     #[arg(long, value_name = "COSINE", value_parser = parse_budget, default_value = "0.99", requires = "int8")]
     pub int8_budget: u32,
-    /// A matrix that --int8 leaves as it is: a node's name, its beginning up to a / or ., or a pattern with * (repeatable)
-    #[arg(long, value_name = "NAME", requires = "int8")]
+    /// Make this part of the weights of products 0, such as 0.8: those that matter least, in blocks
+    #[arg(long, value_name = "SPARSITY", value_parser = parse_sparsity)]
+    pub prune: Option<u32>,
+    /// Outputs x inputs of a block of --prune: 1x4, 4x1, 4x4, 16x1, 16x4, 32x1, 64x1; auto: 16x1, or 16x4 with --int8 or --bf16
+    #[arg(long, value_name = "ROWSxCOLS", value_parser = parse_block, default_value = "auto", requires = "prune")]
+    pub block: Block,
+    /// Prune this matrix and no others, named as in --keep (repeatable)
+    #[arg(long, value_name = "NAME", requires = "prune")]
+    pub prune_only: Vec<String>,
+    /// A matrix that --int8 and --prune leave as it is: a node's name, its beginning up to a / or ., or a pattern with *
+    /// (repeatable)
+    #[arg(long, value_name = "NAME", requires = COMPRESSES)]
     pub keep: Vec<String>,
     /// Texts that --int8 measures on and is tuned to: inputs by their ONNX names [default: made up ones]
     #[arg(long, value_name = "DATA.npz", requires = "int8")]
@@ -118,6 +136,9 @@ impl PassArgs {
         options.bf16 = self.bf16;
         options.int8 = self.int8;
         options.int8_budget = self.int8_budget;
+        options.prune = self.prune;
+        options.block = self.block;
+        options.prune_only = self.prune_only;
         options.keep = self.keep;
         options.calibrate = self.calibrate;
         options.passes = self.passes;

@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use bertc_ir::text::{PrintOptions, print};
 use bertc_ir::{Graph, Op};
-use bertc_passes::{Counters, Instrument, Int8Report, PassReport, Remark, Step};
+use bertc_passes::{Counters, Instrument, PassReport, Remark, Reports, Step};
 use similar::TextDiff;
 
 use crate::options::{StopAfter, Watch};
 
 mod explain;
 mod int8;
+mod prune;
 
 pub use explain::explain;
 
@@ -51,21 +52,30 @@ pub struct Watcher<'a> {
     stopped: bool,
     /// A row a pass, in the order in which they first ran.
     pub rows: Vec<Row>,
-    /// What `use-int8` decided.
-    pub int8: Option<Int8Report>,
+    /// What passes decided.
+    pub reports: Reports,
 }
 
 impl<'a> Watcher<'a> {
     /// Watches for `watch`, prints to `out`.
     pub fn new(watch: &'a Watch, out: &'a mut dyn Write) -> Self {
-        Watcher { watch, out, last: None, remarks: Vec::new(), stopped: false, rows: Vec::new(), int8: None }
+        Watcher {
+            watch,
+            out,
+            last: None,
+            remarks: Vec::new(),
+            stopped: false,
+            rows: Vec::new(),
+            reports: Reports::default(),
+        }
     }
 
     /// Prints what is told at the end. Whether a flag stopped the pipeline is the result.
     pub fn finish(&mut self) -> bool {
-        if let Some(report) = self.int8.as_ref().filter(|_| self.watch.decisions) {
-            let text = int8::decisions(report);
-            self.put(&text);
+        if self.watch.decisions {
+            let prune = self.reports.prune.as_ref().map(prune::decisions);
+            let int8 = self.reports.int8.as_ref().map(int8::decisions);
+            prune.into_iter().chain(int8).for_each(|text| self.put(&text));
         }
         if self.watch.explain {
             let text = explain(&self.remarks);
@@ -123,7 +133,8 @@ impl Instrument for Watcher<'_> {
         row.counters.rejected += r.counters.rejected;
         let run = row.runs;
         self.remarks.extend_from_slice(r.remarks);
-        self.int8 = r.int8.cloned().or(self.int8.take());
+        self.reports.prune = r.reports.prune.clone().or(self.reports.prune.take());
+        self.reports.int8 = r.reports.int8.clone().or(self.reports.int8.take());
         if w.print_after_all || w.print_after.iter().any(|n| n == r.name) {
             self.show("after", step, run, r.graph, if r.changed { "" } else { ", which changed nothing" });
         }

@@ -2,14 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use bertc_ir::{Diag, Graph, Loc, Op, Tensor, ValueId};
+use bertc_ir::{Diag, Graph, Op, Tensor, ValueId};
 
 use super::matrices::Matrices;
-use super::measure::Sample;
 use super::plan::Plan;
 use super::search::{Found, Reference};
 use super::{candidate, weights};
-use crate::step::unknown;
+use crate::measure::{Sample, names};
 
 /// What `use-int8` is asked for.
 #[derive(Clone, Debug, Default)]
@@ -22,9 +21,6 @@ pub struct Int8Settings {
     pub samples: Vec<Vec<Sample>>,
     /// The samples are made up.
     pub synthetic: bool,
-    /// What the model calls the nodes that read its constants. The constants are told by where they lie in memory, which
-    /// fusion leaves as it is.
-    pub names: Vec<(Tensor, String)>,
 }
 
 /// What became of a matrix.
@@ -79,9 +75,16 @@ pub(super) struct Candidate {
 ///
 /// # Errors
 /// Names that nothing has, samples that the graph can't be evaluated on, and a budget that can't be kept.
-pub fn decide(g: &Graph, made: &mut Matrices, settings: &Int8Settings) -> Result<(Plan, Int8Report), Diag> {
-    let all = candidates(g, made, &settings.names);
-    let named = named(&all, &settings.keep)?;
+pub fn decide(
+    g: &Graph,
+    made: &mut Matrices,
+    settings: &Int8Settings,
+    known: &[(Tensor, String)],
+) -> Result<(Plan, Int8Report), Diag> {
+    let all = candidates(g, made, known);
+    let of_all: Vec<&[String]> = all.iter().map(|c| &c.names[..]).collect();
+    let named = names::named(&of_all, &settings.keep, "--keep")?;
+    let named: BTreeSet<ValueId> = named.into_iter().map(|i| all[i].v).collect();
     let mut plan = Plan { kept: named.clone(), ..Plan::default() };
     let mut found = Found::default();
     let mut unmeasured = None;
@@ -111,24 +114,6 @@ pub fn decide(g: &Graph, made: &mut Matrices, settings: &Int8Settings) -> Result
     Ok((plan, report))
 }
 
-/// The candidates that the patterns name.
-fn named(all: &[Candidate], patterns: &[String]) -> Result<BTreeSet<ValueId>, Diag> {
-    let mut named = BTreeSet::new();
-    for pattern in patterns {
-        let found: Vec<ValueId> =
-            all.iter().filter(|c| c.names.iter().any(|n| fits(pattern, n))).map(|c| c.v).collect();
-        if found.is_empty() {
-            let names: Vec<&str> = all.iter().flat_map(|c| c.names.iter().map(String::as_str)).collect();
-            let d = unknown("matrix", pattern, &names);
-            return Err(
-                d.note("--keep takes nodes of products or embeddings, beginnings of their names, and patterns with *")
-            );
-        }
-        named.extend(found);
-    }
-    Ok(named)
-}
-
 /// Everything that could be integers, in order.
 fn candidates(g: &Graph, made: &mut Matrices, known: &[(Tensor, String)]) -> Vec<Candidate> {
     let shape = |v: ValueId| [0, 1].map(|i| g.ty(v).shape.get(i).and_then(bertc_ir::Dim::as_const).unwrap_or(0));
@@ -147,73 +132,14 @@ fn candidates(g: &Graph, made: &mut Matrices, known: &[(Tensor, String)]) -> Vec
         };
         // What the model calls the products that were merged stands at the slices of the merged one.
         let slices = g.users(v).into_iter().filter(|&u| matches!(g.op(u), Op::Slice { .. }));
-        let own = [v].into_iter().chain(slices).filter_map(|u| match &g.node(u).loc {
-            Loc::Node { name, .. } => Some(name),
-            _ => None,
-        });
         let is_merged = matches!(g.op(v), Op::Linear(_)) && matches!(g.op(g.operands(v)[1]), Op::Concat { .. });
         let parts: &[ValueId] = if is_merged { g.operands(g.operands(v)[1]) } else { g.operands(v) };
         let constants: Vec<&Tensor> = parts.iter().filter_map(|&o| weights::constant(g, o)).collect();
-        let same = |t: &Tensor| constants.iter().any(|c| c.bytes().as_ptr() == t.bytes().as_ptr());
-        let read = known.iter().filter(|(t, _)| !t.is_empty() && same(t)).map(|(_, name)| name);
-        // A fused op is called as its last part; the product says more of one matrix, but is one of several here.
-        let all: Vec<&String> = if is_merged { own.chain(read).collect() } else { read.chain(own).collect() };
-        let mut names: Vec<String> = Vec::new();
-        for name in all {
-            if !names.contains(name) {
-                names.push(name.clone());
-            }
-        }
+        let mut names = names::of(g, known, &constants, [v].into_iter().chain(slices), is_merged);
         if names.is_empty() {
             names.push(format!("%{}", v.0));
         }
         Some(Candidate { v, names, shape })
     };
     g.topo().into_iter().filter_map(&mut of).collect()
-}
-
-/// Whether a name is what `pattern` says: it, below it, or like it where it has `*`.
-fn fits(pattern: &str, name: &str) -> bool {
-    let Some((start, rest)) = pattern.split_once('*') else {
-        let below = name.strip_prefix(pattern).filter(|_| !pattern.is_empty());
-        return below.is_some_and(|r| r.is_empty() || r.starts_with(['/', '.']) || pattern.ends_with(['/', '.']));
-    };
-    let Some(tail) = name.strip_prefix(start) else { return false };
-    let mut cuts = tail.char_indices().map(|(i, _)| i).chain([tail.len()]);
-    if rest.contains('*') {
-        // Another star follows: the least that the first one takes is as good as any.
-        cuts.any(|i| fits_tail(rest, &tail[i..]))
-    } else {
-        tail.ends_with(rest)
-    }
-}
-
-/// [`fits`] for what is behind a star.
-fn fits_tail(pattern: &str, tail: &str) -> bool {
-    if pattern.contains('*') { fits(pattern, tail) } else { pattern == tail }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::fits;
-
-    #[test]
-    fn names_are_whole_or_begin_or_fit_a_pattern() {
-        for (pattern, name, yes) in [
-            ("/encoder/layer.1/output/MatMul", "/encoder/layer.1/output/MatMul", true),
-            ("/encoder/layer.1", "/encoder/layer.1/output/MatMul", true),
-            ("/encoder/layer.1", "/encoder/layer.10/output/MatMul", false),
-            ("/encoder/layer", "/encoder/layer.10/output/MatMul", true),
-            ("", "/a", false),
-            ("*", "/a", true),
-            ("*/output/*", "/encoder/layer.1/output/MatMul", true),
-            ("*/output/*", "/encoder/layer.1/input/MatMul", false),
-            ("/e*MatMul", "/encoder/MatMul", true),
-            ("/e*MatMul", "/encoder/MatMul_1", false),
-            ("é*é", "éé", true),
-            ("é*é", "é", false),
-        ] {
-            assert_eq!(fits(pattern, name), yes, "{pattern} {name}");
-        }
-    }
 }

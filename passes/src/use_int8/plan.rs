@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bertc_ir::{Graph, Op, Tensor, ValueId};
 
-use super::product::wide;
 use super::{candidate, splits, weights};
+use crate::measure::product::wide;
 
 /// What becomes of each candidate.
 #[derive(Clone, Default)]

@@ -7,10 +7,10 @@ use bertc_ir::{Diag, Graph, Linear, Loc, Op, Tensor, TensorType, ValueId};
 
 use super::budget::{Candidate, Int8Settings};
 use super::matrices::{Matrices, quantised_rows};
-use super::measure::{Columns, Nearness, Sample, outputs, sums};
 use super::plan::{Plan, magnitudes, outliers, smooth};
-use super::product::{product, wide};
 use super::{candidate, transform, weights};
+use crate::measure::product::{product, wide};
+use crate::measure::{Columns, Nearness, Sample, outputs, sums};
 
 /// Gains of less dB are not worth a factor; several times that is what floats beside integers are worth.
 const GAIN: f64 = 0.5;

@@ -1,7 +1,8 @@
 use bertc_ir::eval::eval;
 use bertc_ir::{DType, Graph, Linear, Op, SumNorm, Tensor, ValueId};
 
-use super::{Decision, Int8Report, Int8Settings, MatrixRow, Nearness, Sample};
+use super::{Decision, Int8Report, Int8Settings, MatrixRow};
+use crate::measure::{Nearness, Sample};
 use crate::testing::{T, count, run};
 
 /// Numbers between -1 and 1 with no pattern that a column shares.
@@ -131,12 +132,16 @@ fn widened_constants_are_constants() {
     assert!(matches!(of(&t.g, "linear")[0].1, Op::Linear(l) if l.int8 && l.trans_b));
 }
 
+fn settings_of(int8: Option<Int8Settings>) -> std::sync::Arc<crate::Settings> {
+    crate::Settings { int8, ..Default::default() }.into()
+}
+
 /// The graph with settings, and the report.
 fn with(settings: Int8Settings) -> Result<(Graph, Int8Report), bertc_ir::Diag> {
     let mut g = layer();
-    let mut ctx = crate::PassContext { int8: Some(settings.into()), ..Default::default() };
+    let mut ctx = crate::PassContext { settings: settings_of(Some(settings)), ..Default::default() };
     crate::registry::find("use-int8").unwrap().pass.run(&mut g, &mut ctx)?;
-    Ok((g, ctx.int8_report.unwrap()))
+    Ok((g, ctx.reports.int8.unwrap()))
 }
 
 fn samples() -> Vec<Vec<Sample>> {
@@ -237,7 +242,7 @@ fn with_outlier(times: f32) -> Vec<Vec<Sample>> {
 /// [`wide`] by the pass, and its least cosine by the evaluator.
 fn calibrated(settings: Option<Int8Settings>) -> (Graph, Option<Int8Report>, f64) {
     let mut g = wide();
-    let mut ctx = crate::PassContext { int8: settings.map(Into::into), ..Default::default() };
+    let mut ctx = crate::PassContext { settings: settings_of(settings), ..Default::default() };
     crate::registry::find("use-int8").unwrap().pass.run(&mut g, &mut ctx).unwrap();
     bertc_ir::verify::verify(&g).unwrap();
     let cosine = |s: &Sample| {
@@ -245,7 +250,7 @@ fn calibrated(settings: Option<Int8Settings>) -> (Graph, Option<Int8Report>, f64
         Nearness::of(&a, &b).cosine() / 12.0
     };
     let cosine = with_outlier(40.0)[0].iter().map(cosine).sum();
-    (g, ctx.int8_report, cosine)
+    (g, ctx.reports.int8, cosine)
 }
 
 /// What [`wide`] is calibrated with.
@@ -323,7 +328,7 @@ fn a_matrix_with_several_readers_stays_one() {
     let y = t.add(Op::Linear(Linear::default()), &[y, w]);
     t.g.add_output("y", y);
     let settings = Int8Settings { budget: 0.5, samples: with_outlier(40.0), ..Default::default() };
-    let mut ctx = crate::PassContext { int8: Some(settings.into()), ..Default::default() };
+    let mut ctx = crate::PassContext { settings: settings_of(Some(settings)), ..Default::default() };
     crate::registry::find("use-int8").unwrap().pass.run(&mut t.g, &mut ctx).unwrap();
     let matrices: std::collections::BTreeSet<_> = of(&t.g, "linear").iter().map(|(v, _)| t.g.operands(*v)[1]).collect();
     assert_eq!(matrices.len(), 1);

@@ -2,25 +2,10 @@
 
 use bertc_ir::{DType, Graph, Op, Tensor, ValueId};
 
+pub use crate::measure::constants::{constant, floats};
+
 /// The largest integer that a weight becomes. -128 is none: kernels negate weights, and sums of pairs fit 16 bits.
 const MOST: f32 = 127.0;
-
-/// The constant that `v` is, or that it widens.
-pub fn constant(g: &Graph, v: ValueId) -> Option<&Tensor> {
-    let of = |v| g.as_const(v).filter(|t| matches!(t.dtype(), DType::F32 | DType::F16 | DType::BF16));
-    match g.op(v) {
-        Op::Cast(DType::F32) => of(g.operands(v)[0]),
-        _ => of(v).filter(|t| t.dtype() == DType::F32),
-    }
-}
-
-/// The elements of a float tensor.
-pub fn floats(t: &Tensor) -> Vec<f32> {
-    if t.dtype() != DType::F32 {
-        return t.to_f32_vec();
-    }
-    t.bytes().as_chunks::<4>().0.iter().map(|&b| f32::from_le_bytes(b)).collect()
-}
 
 /// A matrix as i8, symmetric around 0, and what 1 stands for in each row (`axis` 0) or column (1): the largest magnitude
 /// there / 127. What is 0 throughout has the unit 0. Elements along the other axis are divided by `factors` before; they

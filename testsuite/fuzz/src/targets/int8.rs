@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bertc_backends::target::{Emitter, Target};
 use bertc_ir::{Graph, Tensor};
-use bertc_passes::{FailureKind, Int8Settings, Sample};
+use bertc_passes::{FailureKind, Int8Settings, Sample, Settings};
 
 use super::compile::compare;
 use super::passes::{BF16, INT8};
@@ -82,12 +82,13 @@ fn optimise(g: &mut Graph, flags: Flags, level: u8, sample: (&[i64], &[Tensor]))
     let settings = match flags {
         Flags::Budget(budget) => {
             let sample = Sample { dims: sample.0.to_vec(), inputs: sample.1.to_vec() };
-            Some(Arc::new(Int8Settings { budget, samples: vec![vec![sample]], ..Int8Settings::default() }))
+            Some(Int8Settings { budget, samples: vec![vec![sample]], ..Int8Settings::default() })
         }
         _ => None,
     };
+    let settings = Arc::new(Settings { int8: settings, ..Settings::default() });
     let options = bertc_passes::Options { verify_each: true };
-    match bertc_passes::run_steps_with(g, &steps, &options, settings.as_ref(), &mut bertc_passes::Unwatched) {
+    match bertc_passes::run_steps_with(g, &steps, &options, &settings, &mut bertc_passes::Unwatched) {
         Ok(()) => Ok(true),
         // A budget that can't be kept, for example.
         Err(f) if f.kind == FailureKind::Pass => check_diags(&[f.diag]).map(|()| false),

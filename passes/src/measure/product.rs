@@ -3,7 +3,7 @@
 
 use bertc_ir::{DType, Tensor};
 
-use super::weights::floats;
+use super::constants::floats;
 
 /// Columns of a panel: its accumulators stay in registers.
 const PANEL: usize = 32;

@@ -1,11 +1,16 @@
-//! Evaluates graphs for measuring: as the evaluator does, but with fast products with matrices.
+//! Evaluates graphs for measuring: as the evaluator does, but with fast products with matrices. Passes that measure what
+//! they cost share this, and what matrices are called.
+
+pub mod constants;
+pub mod names;
+pub mod product;
 
 use std::collections::BTreeMap;
 
 use bertc_ir::eval::eval_op;
 use bertc_ir::{BinaryOp, DType, Diag, Graph, Linear, Op, Tensor, TensorType, ValueId};
 
-use super::product::{product, wide};
+use product::{product, wide};
 
 /// Inputs of a graph, and the values of its symbols.
 #[derive(Clone, Debug)]
