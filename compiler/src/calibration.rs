@@ -17,6 +17,8 @@ const MADE_UP: [(i64, i64); 2] = [(8, 12), (4, 24)];
 const BATCH: usize = 8;
 /// Batches that are taken of a file: what more of them tell isn't worth the time.
 const BATCHES: usize = 4;
+/// The same for weights that are fitted to them: as many rows as a matrix has inputs, and more.
+const PRUNE_BATCHES: usize = 32;
 
 /// What the passes are asked for: `g` is the graph as imported.
 ///
@@ -34,19 +36,21 @@ pub fn settings(g: &Graph, o: &CompileOptions) -> Result<Settings, Vec<Diag>> {
         let samples = if budget == 0.0 { Vec::new() } else { texts(BATCHES)? };
         Ok(Int8Settings { budget, keep: o.keep.clone(), samples, synthetic: o.calibrate.is_none() })
     };
-    let prune = |sparsity: u32| PruneSettings {
-        sparsity: f64::from(sparsity) / 1e6,
-        block: o.block_shape(),
-        only: o.prune_only.clone(),
-        keep: o.keep.clone(),
-        // With integers, names may be of tables.
-        strict: !o.int8,
-        samples: Vec::new(),
+    let prune = |sparsity: u32| -> Result<PruneSettings, Vec<Diag>> {
+        Ok(PruneSettings {
+            sparsity: f64::from(sparsity) / 1e6,
+            block: o.block_shape(),
+            only: o.prune_only.clone(),
+            keep: o.keep.clone(),
+            // With integers, names may be of tables.
+            strict: !o.int8,
+            samples: if o.calibrate.is_some() { texts(PRUNE_BATCHES)? } else { Vec::new() },
+        })
     };
     let compresses = o.int8 || o.prune.is_some();
     Ok(Settings {
         int8: o.int8.then(int8).transpose()?,
-        prune: o.prune.map(prune),
+        prune: o.prune.map(prune).transpose()?,
         names: if compresses { names(g) } else { Vec::new() },
     })
 }

@@ -109,50 +109,135 @@ impl Columns {
     }
 }
 
+/// Hears of a value that is computed, with its operands.
+pub type Watch<'a> = dyn FnMut(ValueId, &[&Tensor], &Tensor) + 'a;
+
 /// The outputs of `g`. `watch` is told of each value that it computes, with its operands and, of a product with a constant
 /// matrix, that alone.
 ///
 /// # Errors
 /// As those of the evaluator.
-pub fn outputs(
-    g: &Graph,
-    s: &Sample,
-    watch: &mut dyn FnMut(ValueId, &[&Tensor], &Tensor),
-) -> Result<Vec<Tensor>, Diag> {
+pub fn outputs(g: &Graph, s: &Sample, watch: &mut Watch<'_>) -> Result<Vec<Tensor>, Diag> {
     let mut values: BTreeMap<ValueId, Tensor> = BTreeMap::new();
     for v in g.topo() {
         let node = g.node(v);
         if let Op::Input { index } = node.op {
-            let input = s.inputs.get(index).cloned().ok_or_else(|| Diag::new(format!("there is no input {index}")))?;
-            values.insert(v, input);
+            values.insert(v, input(s, index)?);
             continue;
         }
-        let missing = || Diag::new("an operand has no value");
         let x: Vec<&Tensor> =
             node.operands.iter().map(|o| values.get(o).ok_or_else(missing)).collect::<Result<_, _>>()?;
-        let fail = |m: String| Diag::new(format!("{}: {m}", node.op.name())).at(node.loc.clone());
-        let linear = match node.op {
-            Op::Linear(l) => Some(l),
-            Op::MatMul { trans_b } if g.ty(v).dtype == DType::F32 => Some(Linear { trans_b, ..Linear::default() }),
-            _ => None,
-        };
-        let fast = linear.filter(|l| is_fast(l, &x));
-        let y = match fast {
-            Some(l) => {
-                let y = sums(&l, &x).ok_or_else(missing)?;
-                watch(v, &x, &y);
-                epilogue(&l, y, &x).map_err(fail)?
-            }
-            None => {
-                let y = eval_op(&node.op, &node.ty, &s.dims, &x).map_err(fail)?;
-                watch(v, &x, &y);
-                y
-            }
-        };
+        let y = value(g, s, v, &x, watch)?;
         values.insert(v, y);
     }
-    let missing = || Diag::new("an output has no value");
     g.outputs().iter().map(|o| values.get(&o.value).cloned().ok_or_else(missing)).collect()
+}
+
+/// Operands of a node that others take the places of, by position.
+pub type Replaced = Vec<(usize, Tensor)>;
+
+/// The outputs of `g` for all samples, a value of all of them after another, so that what is decided at one value holds for
+/// all that follow. `replace` is asked at each value, with the first operand of each sample, for operands to take instead.
+///
+/// # Errors
+/// As those of the evaluator, and of `replace`.
+pub fn walk(
+    g: &Graph,
+    samples: &[Sample],
+    replace: &mut dyn FnMut(ValueId, &[&Tensor]) -> Result<Replaced, Diag>,
+) -> Result<Vec<Vec<Tensor>>, Diag> {
+    let mut values: BTreeMap<ValueId, Vec<Tensor>> = BTreeMap::new();
+    let mut readers: BTreeMap<ValueId, usize> = BTreeMap::new();
+    let order = g.topo();
+    let read = order.iter().flat_map(|&v| g.operands(v).iter().copied()).chain(g.outputs().iter().map(|o| o.value));
+    read.for_each(|v| *readers.entry(v).or_default() += 1);
+    for v in order {
+        let node = g.node(v);
+        let all = match (&node.op, node.operands.first()) {
+            (Op::Input { index }, _) => samples.iter().map(|s| input(s, *index)).collect::<Result<_, _>>()?,
+            (_, None) => {
+                // Constants are one for all samples, unless dims are in them.
+                let of = |s| value(g, s, v, &[], &mut |_, _, _| {});
+                samples.iter().map(of).collect::<Result<Vec<_>, _>>()?
+            }
+            (_, Some(first)) => {
+                let heads: Vec<&Tensor> = values.get(first).ok_or_else(missing)?.iter().collect();
+                let replaced = replace(v, &heads)?;
+                let of = |i: usize, s: &Sample| {
+                    let mut x: Vec<&Tensor> = node
+                        .operands
+                        .iter()
+                        .map(|o| values.get(o).map(|all| &all[i]).ok_or_else(missing))
+                        .collect::<Result<_, _>>()?;
+                    replaced.iter().for_each(|(at, t)| x[*at] = t);
+                    value(g, s, v, &x, &mut |_, _, _| {})
+                };
+                in_parallel(samples, &of)?
+            }
+        };
+        for o in &node.operands {
+            let left = readers.entry(*o).or_default();
+            *left = left.saturating_sub(1);
+            if *left == 0 {
+                values.remove(o);
+            }
+        }
+        values.insert(v, all);
+    }
+    let of = |i: usize| {
+        g.outputs().iter().map(|o| values.get(&o.value).map(|all| all[i].clone()).ok_or_else(missing)).collect()
+    };
+    (0..samples.len()).map(of).collect()
+}
+
+/// `of` for each sample, by all cores.
+fn in_parallel(
+    samples: &[Sample],
+    of: &(dyn Fn(usize, &Sample) -> Result<Tensor, Diag> + Sync),
+) -> Result<Vec<Tensor>, Diag> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from).min(samples.len().max(1));
+    let share = samples.len().div_ceil(workers).max(1);
+    std::thread::scope(|scope| {
+        let work = |(part, samples): (usize, &[Sample])| {
+            let all = samples.iter().enumerate().map(|(i, s)| of(part * share + i, s));
+            all.collect::<Result<Vec<_>, _>>()
+        };
+        let running: Vec<_> = samples.chunks(share).enumerate().map(|part| scope.spawn(move || work(part))).collect();
+        let parts = running.into_iter().map(|r| r.join().unwrap_or_else(|p| std::panic::resume_unwind(p)));
+        parts.collect::<Result<Vec<_>, _>>().map(|parts| parts.concat())
+    })
+}
+
+fn missing() -> Diag {
+    Diag::new("an operand has no value")
+}
+
+fn input(s: &Sample, index: usize) -> Result<Tensor, Diag> {
+    s.inputs.get(index).cloned().ok_or_else(|| Diag::new(format!("there is no input {index}")))
+}
+
+/// The value of a node that is no input.
+fn value(g: &Graph, s: &Sample, v: ValueId, x: &[&Tensor], watch: &mut Watch<'_>) -> Result<Tensor, Diag> {
+    let node = g.node(v);
+    let fail = |m: String| Diag::new(format!("{}: {m}", node.op.name())).at(node.loc.clone());
+    let linear = match node.op {
+        Op::Linear(l) => Some(l),
+        Op::MatMul { trans_b } if g.ty(v).dtype == DType::F32 => Some(Linear { trans_b, ..Linear::default() }),
+        _ => None,
+    };
+    let fast = linear.filter(|l| is_fast(l, x));
+    Ok(match fast {
+        Some(l) => {
+            let y = sums(&l, x).ok_or_else(missing)?;
+            watch(v, x, &y);
+            epilogue(&l, y, x).map_err(fail)?
+        }
+        None => {
+            let y = eval_op(&node.op, &node.ty, &s.dims, x).map_err(fail)?;
+            watch(v, x, &y);
+            y
+        }
+    })
 }
 
 /// Whether [`sums`] does a product.

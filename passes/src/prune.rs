@@ -13,13 +13,20 @@
 //! few outputs, as in classifiers, and those that something else reads too, as tied embeddings, stay as they are. Runs on
 //! fused ops, before `use-int8` and `use-bf16`. Costs a sort of all blocks.
 //!
-//! What matters: a block's sum of squares (magnitude).
+//! What matters: a block's sum of squares (magnitude). With samples, what removing it costs the product's results there, and
+//! the weights that are left take up what they can (`solve`, with the formulas; `calibrate` goes through the graph). Matrices
+//! then lose the same part each, which measured better than one budget. Costs a Cholesky factorisation of the size of each
+//! product's inputs, and some dozens of products of the matrix with that.
 
 mod blocks;
+mod calibrate;
+mod linalg;
 mod matrices;
+mod moments;
 mod report;
+mod solve;
 
-use bertc_ir::{Diag, Graph, Op, Tensor};
+use bertc_ir::{Diag, Graph, Op, Tensor, ValueId};
 
 pub use report::{Fate, Matrix, PruneReport, PruneSettings};
 
@@ -28,6 +35,7 @@ use crate::measure::names;
 use crate::pass::{Pass, PassContext, PassOption};
 use crate::pattern::{applied, remark};
 use blocks::Grid;
+use calibrate::{Fit, Fitted};
 use matrices::Found;
 
 /// The pass.
@@ -62,35 +70,58 @@ impl Pass for Prune {
                 *fate = Fate::Strange;
             }
         }
-        let pruned: Vec<&Found> = found.iter().zip(&fates).filter(|f| *f.1 == Fate::Pruned).map(|f| f.0).collect();
-        let grids: Vec<Grid> = pruned.iter().map(|m| Grid::new(m.n, m.k, settings.block)).collect();
-        let scores: Vec<Vec<f64>> = pruned.iter().zip(&grids).map(|(m, grid)| grid.squares(&weights(g, m))).collect();
-        let masks = blocks::choose(&grids, &scores, settings.sparsity);
-        let zeros: Vec<usize> = grids.iter().zip(&masks).map(|(grid, mask)| grid.elements(mask)).collect();
-        let new: Vec<Tensor> = pruned
-            .iter()
-            .zip(grids.iter().zip(&masks))
-            .filter_map(|(m, (grid, mask))| zeroed(constant(g, m.value)?, m.axis, grid, mask))
-            .collect();
-        let pruned: Vec<Found> = pruned.into_iter().cloned().collect();
+        let picked: Vec<bool> = fates.iter().map(|f| *f == Fate::Pruned).collect();
+        let fitted = match settings.samples[..] {
+            [] => by_magnitude(g, &found, &picked, &settings),
+            _ => calibrate::fit(g, &found, &picked, &settings)?,
+        };
         let mut changed = false;
-        for ((m, t), &zeros) in pruned.iter().zip(new).zip(&zeros) {
-            if put(g, ctx, m, t)? {
-                let part = 100.0 * zeros as f64 / (m.n * m.k).max(1) as f64;
+        for (&i, fit) in &fitted.matrices {
+            let m = &found[i];
+            if put(g, ctx, m, fit.tensor.clone())? {
+                let part = 100.0 * fit.zeros as f64 / (m.n * m.k).max(1) as f64;
                 let [rows, cols] = settings.block;
                 let what = format!("{part:.1}% of {} are 0, in blocks of {rows}x{cols}", m.name());
                 applied(g, ctx, self.name(), m.products[0], &what);
                 changed = true;
             }
         }
+        for (&v, bias) in &fitted.biases {
+            rebias(g, v, bias)?;
+        }
         if changed {
             g.remove_dead();
         }
         if ctx.settings.prune.is_some() {
-            ctx.reports.prune = Some(report::report(&settings, &found, &fates, &zeros));
+            ctx.reports.prune = Some(report::report(&settings, &found, &fates, &fitted));
         }
         Ok(changed)
     }
+}
+
+/// Blocks that matter least by their magnitude become 0.
+fn by_magnitude(g: &Graph, found: &[Found], picked: &[bool], settings: &PruneSettings) -> Fitted {
+    let all: Vec<usize> = (0..found.len()).filter(|&i| picked[i]).collect();
+    let grids: Vec<Grid> = all.iter().map(|&i| Grid::new(found[i].n, found[i].k, settings.block)).collect();
+    let scores: Vec<Vec<f64>> = all.iter().zip(&grids).map(|(&i, grid)| grid.squares(&weights(g, &found[i]))).collect();
+    let masks = blocks::choose(&grids, &scores, settings.sparsity);
+    let fit = |(&i, (grid, mask)): (&usize, (&Grid, &Vec<bool>))| {
+        let tensor = zeroed(constant(g, found[i].value)?, found[i].axis, grid, mask)?;
+        Some((i, Fit { tensor, zeros: grid.elements(mask), error: None }))
+    };
+    let matrices = all.iter().zip(grids.iter().zip(&masks)).filter_map(fit).collect();
+    Fitted { matrices, ..Fitted::default() }
+}
+
+/// Gives a product another bias.
+fn rebias(g: &mut Graph, v: ValueId, bias: &Tensor) -> Result<(), Diag> {
+    let node = g.node(v).clone();
+    let Op::Linear(l) = node.op else { return Ok(()) };
+    let Some(at) = l.bias_at() else { return Ok(()) };
+    let mut operands = node.operands.clone();
+    operands[at] = g.add_const(bias.clone(), &node.loc)?;
+    let new = g.add(node.op, &operands, &node.loc)?;
+    g.replace(v, new)
 }
 
 /// What the pass is asked for: by its options, or else by the settings.

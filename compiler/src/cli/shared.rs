@@ -63,8 +63,9 @@ pub struct PassArgs {
     /// (repeatable)
     #[arg(long, value_name = "NAME", requires = COMPRESSES)]
     pub keep: Vec<String>,
-    /// Texts that --int8 measures on and is tuned to: inputs by their ONNX names [default: made up ones]
-    #[arg(long, value_name = "DATA.npz", requires = "int8")]
+    /// Texts that --int8 measures on and that weights left by --prune are fitted to: inputs by their ONNX names [default: made
+    /// up ones for --int8; none for --prune]
+    #[arg(long, value_name = "DATA.npz", requires = COMPRESSES)]
     pub calibrate: Option<PathBuf>,
     /// Run these passes in place of those of -O: a,b{option=1;other=2},c
     #[arg(long, value_name = "LIST")]

@@ -81,7 +81,12 @@ const SHARE: f64 = 0.1;
 /// it would if all kept the same part.
 pub fn choose(grids: &[Grid], scores: &[Vec<f64>], part: f64) -> Vec<Vec<bool>> {
     let total: usize = grids.iter().map(|g| g.n * g.k).sum();
-    let target = part * total as f64;
+    let caps: Vec<f64> = grids.iter().map(|g| (g.n * g.k) as f64 * (1.0 - (1.0 - part) * SHARE)).collect();
+    pick(grids, scores, part * total as f64, &caps)
+}
+
+/// [`choose`], for a number of weights in all and one that each matrix loses at most.
+pub fn pick(grids: &[Grid], scores: &[Vec<f64>], target: f64, caps: &[f64]) -> Vec<Vec<bool>> {
     // The score's bits in the upper half order as the scores do, and numbers of blocks behind them tell equals apart.
     let mut order: Vec<u64> = Vec::with_capacity(grids.iter().map(Grid::len).sum());
     let (mut starts, mut start) = (Vec::new(), 0u64);
@@ -96,7 +101,6 @@ pub fn choose(grids: &[Grid], scores: &[Vec<f64>], part: f64) -> Vec<Vec<bool>> 
     order.sort_unstable();
     let mut masks: Vec<Vec<bool>> = grids.iter().map(|g| vec![false; g.len()]).collect();
     let mut gone = 0.0;
-    let caps: Vec<f64> = grids.iter().map(|g| (g.n * g.k) as f64 * (1.0 - (1.0 - part) * SHARE)).collect();
     let mut of_each = vec![0.0; grids.len()];
     // The shares are given up only where the part can't be met with them.
     for capped in [true, false] {

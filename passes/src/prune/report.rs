@@ -1,5 +1,6 @@
 //! What `prune` is asked for, and what it tells.
 
+use super::calibrate::Fitted;
 use super::matrices::Found;
 use crate::measure::Sample;
 
@@ -40,6 +41,8 @@ pub struct Matrix {
     pub shape: [usize; 2],
     /// How many weights became 0.
     pub zeros: usize,
+    /// The error of the product's results on the samples, relative to their energy.
+    pub error: Option<f64>,
     /// What became of it.
     pub fate: Fate,
 }
@@ -53,6 +56,8 @@ pub struct PruneReport {
     pub block: [usize; 2],
     /// All matrices that could be pruned.
     pub matrices: Vec<Matrix>,
+    /// How many rows of inputs it was calibrated on; 0: by magnitude.
+    pub rows: usize,
 }
 
 impl PruneReport {
@@ -64,15 +69,18 @@ impl PruneReport {
     }
 }
 
-/// The report; `zeros` are of the matrices that were pruned.
-pub fn report(settings: &PruneSettings, found: &[Found], fates: &[Fate], zeros: &[usize]) -> PruneReport {
-    let mut zeros = zeros.iter().copied();
-    let row = |(m, &fate): (&Found, &Fate)| Matrix {
-        name: m.name().to_string(),
-        shape: [m.k, m.n],
-        zeros: if fate == Fate::Pruned { zeros.next().unwrap_or(0) } else { 0 },
-        fate,
+/// The report.
+pub fn report(settings: &PruneSettings, found: &[Found], fates: &[Fate], fitted: &Fitted) -> PruneReport {
+    let row = |(i, (m, &fate)): (usize, (&Found, &Fate))| {
+        let fit = fitted.matrices.get(&i);
+        Matrix {
+            name: m.name().to_string(),
+            shape: [m.k, m.n],
+            zeros: fit.map_or(0, |f| f.zeros),
+            error: fit.and_then(|f| f.error),
+            fate,
+        }
     };
-    let matrices = found.iter().zip(fates).map(row).collect();
-    PruneReport { asked: settings.sparsity, block: settings.block, matrices }
+    let matrices = found.iter().zip(fates).enumerate().map(row).collect();
+    PruneReport { asked: settings.sparsity, block: settings.block, matrices, rows: fitted.rows }
 }

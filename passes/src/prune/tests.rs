@@ -1,3 +1,7 @@
+//! What becomes of small graphs.
+
+mod calibrated;
+
 use std::sync::Arc;
 
 use bertc_ir::{DType, Diag, Graph, Linear, Op, Tensor, ValueId};
