@@ -14,7 +14,7 @@ use super::moments::Moments;
 use crate::measure::product::product;
 
 /// The part of a channel's own square that is added to it, and of the mean one.
-const DAMPING: [f64; 2] = [0.01, 1e-4];
+pub(super) const DAMPING: [f64; 2] = [0.01, 1e-4];
 
 /// Steps of conjugate gradients at most.
 const STEPS: usize = 48;
