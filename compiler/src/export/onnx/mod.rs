@@ -6,6 +6,7 @@
 //! bf16 on a CPU. [`plan`] tells what becomes of 8-bit integers.
 
 mod compare;
+mod dynamic;
 mod encode;
 mod fused;
 mod ops;
@@ -28,7 +29,7 @@ use crate::import::onnx::proto::{
 };
 use out::{Out, number, stem};
 use plan::{How, Plan};
-use sizes::Sizes;
+use sizes::{Sizes, fixed};
 
 pub use compare::{Difference, difference, read_back};
 pub use encode::{Files, LIMIT};
@@ -83,7 +84,8 @@ pub fn model(g: &Graph, source: &Source) -> Result<Model, Vec<Diag>> {
         return Err(errors);
     }
     w.outputs();
-    let Writer { out, widened, .. } = w;
+    let Writer { mut out, widened, .. } = w;
+    out.remove_dead(g.outputs().iter().map(|p| p.name.as_str()));
     let info = |p: &Port| value_info(g, p);
     let graph = GraphProto {
         node: out.nodes,
@@ -107,7 +109,7 @@ pub fn model(g: &Graph, source: &Source) -> Result<Model, Vec<Diag>> {
 fn value_info(g: &Graph, p: &Port) -> ValueInfoProto {
     let ty = g.ty(p.value);
     let dim = |d: &Dim| {
-        let value = match d.as_const() {
+        let value = match fixed(g, d) {
             Some(c) => dimension::Value::DimValue(c),
             None => dimension::Value::DimParam(d.display(&g.symbols).to_string()),
         };
@@ -142,6 +144,10 @@ impl Writer<'_> {
         let names = self.source_names(&order);
         let mut errors = Vec::new();
         for &v in &order {
+            if self.values.contains_key(&v) {
+                // A result of a node of several.
+                continue;
+            }
             let (start, loc) = (self.out.nodes.len(), self.g.node(v).loc.clone());
             self.out.begin(stem(&loc, self.g.op(v).name()));
             match self.value(v) {
@@ -254,6 +260,7 @@ impl Writer<'_> {
                 (_, How::Dequantised { integers, scale, zero, axis }) => {
                     Ok(self.dequantised(*integers, scale, zero.as_ref(), *axis))
                 }
+                (_, How::Dynamic(d)) => Ok(self.dynamic(d)),
                 _ => Err("it has no form".to_string()),
             };
         }

@@ -3,6 +3,7 @@
 use bertc_ir::{BinaryOp, CmpOp, DType, Dim, Op, ReduceOp, Scalar, UnaryOp, ValueId};
 
 use super::out::{float, int};
+use super::sizes::fixed;
 use super::{Writer, Written};
 
 /// Whether an op only moves or picks elements.
@@ -266,7 +267,7 @@ impl Writer<'_> {
         let known: Vec<i64> = to
             .iter()
             .enumerate()
-            .map(|(i, d)| match d.as_const() {
+            .map(|(i, d)| match fixed(self.g, d) {
                 Some(c) => c,
                 None if from.get(i) == Some(d) => 0,
                 None => {

@@ -91,6 +91,16 @@ impl Out {
         output
     }
 
+    /// `DynamicQuantizeLinear`: the integers, their scale and their zero point.
+    pub fn dynamic_quantise(&mut self, x: &str) -> (String, String, String) {
+        let integers = self.node("DynamicQuantizeLinear", &[x], vec![]);
+        let [scale, point] = ["scale", "zero_point"].map(|what| self.value_names.unique(&format!("{integers}_{what}")));
+        if let Some(n) = self.nodes.last_mut() {
+            n.output.extend([scale.clone(), point.clone()]);
+        }
+        (integers, scale, point)
+    }
+
     /// A constant of the model, under a name like `want`. The same memory is written once.
     pub fn constant(&mut self, t: &Tensor, want: &str) -> String {
         let memory = (t.dtype(), t.shape().to_vec(), t.bytes().as_ptr(), t.bytes().len());
@@ -116,6 +126,21 @@ impl Out {
         self.tensors.push((name.clone(), t));
         self.small.insert(key, name.clone());
         name
+    }
+
+    /// Leaves out what no output needs: a value that had a better spelling than its op, for its only reader.
+    pub fn remove_dead<'a>(&mut self, outputs: impl Iterator<Item = &'a str>) {
+        let mut read: HashSet<String> = outputs.map(str::to_string).collect();
+        let mut kept: Vec<NodeProto> = Vec::with_capacity(self.nodes.len());
+        for n in std::mem::take(&mut self.nodes).into_iter().rev() {
+            if n.output.iter().any(|o| read.contains(o)) {
+                read.extend(n.input.iter().cloned());
+                kept.push(n);
+            }
+        }
+        kept.reverse();
+        self.nodes = kept;
+        self.tensors.retain(|(name, _)| read.contains(name));
     }
 
     /// A list of integers.

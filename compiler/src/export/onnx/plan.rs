@@ -9,6 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bertc_ir::{BinaryOp, DType, Graph, Linear, Op, RowQuant, Tensor, ValueId};
 
+use super::dynamic::{Dynamic, dynamic};
+use super::ops;
+
 /// How a value is written that isn't just its op.
 #[derive(Clone, Debug, PartialEq)]
 pub enum How {
@@ -18,6 +21,10 @@ pub enum How {
     Static { scale: ValueId, zero: Option<ValueId> },
     /// `DequantizeLinear` of these integers, along the axis if the scale is a list.
     Dequantised { integers: ValueId, scale: Tensor, zero: Option<Tensor>, axis: Option<usize> },
+    /// `DynamicQuantizeLinear`, of which this value, the scale, is the first that is read.
+    Dynamic(Dynamic),
+    /// Another of its results, written with this scale.
+    With(ValueId),
 }
 
 /// What is to be written.
@@ -40,7 +47,12 @@ impl Plan {
                 continue;
             }
             order.push(v);
+            if let Some(d) = dynamic(g, v).filter(|d| !how.contains_key(&d.scale)) {
+                how.insert(d.scale, How::Dynamic(d));
+                how.extend([d.integers, d.point].map(|v| (v, How::With(d.scale))));
+            }
             let found = match g.op(v) {
+                _ if how.contains_key(&v) => how.get(&v).cloned(),
                 Op::Linear(l) if l.int8 => product(g, v, l),
                 Op::Binary(BinaryOp::Mul) => dequantised(g, v),
                 _ => None,
@@ -52,7 +64,9 @@ impl Plan {
                     needed.extend([*rows, operands[1], operands[3]]);
                     needed.extend(factor.iter().chain(&operands[more..]));
                 }
-                Some(How::Dequantised { integers, .. }) => drop(needed.insert(*integers)),
+                Some(How::Dequantised { integers: v, .. } | How::Dynamic(Dynamic { rows: v, .. }) | How::With(v)) => {
+                    needed.insert(*v);
+                }
                 Some(How::Static { .. }) | None => needed.extend(operands),
             }
             how.extend(found.map(|f| (v, f)));
@@ -65,7 +79,16 @@ impl Plan {
 fn product(g: &Graph, v: ValueId, l: &Linear) -> Option<How> {
     let x = g.operands(v);
     let at = l.scales_at()?;
-    match g.op(x[0]) {
+    // Constant scales are those of any part of the integers.
+    let mut from = x[0];
+    while let (true, Some(&y)) = (ops::moves(g.op(from)), g.operands(from).first()) {
+        if g.operands(from).len() > 1 && !matches!(g.op(from), Op::Gather { .. }) {
+            break;
+        }
+        from = y;
+    }
+    let from = if matches!(g.op(from), Op::Quantise { .. }) { from } else { x[0] };
+    match g.op(from) {
         Op::QuantiseRows(q) => {
             let of = |v: ValueId, op: fn(RowQuant) -> Op| *g.op(v) == op(*q) && g.operands(v) == g.operands(x[0]);
             let offset = l.offset_at().is_none_or(|at| of(x[at], Op::RowOffset));
@@ -74,7 +97,7 @@ fn product(g: &Graph, v: ValueId, l: &Linear) -> Option<How> {
             fits.then(|| How::Floats { rows: rows[0], factor: q.factor_at().map(|at| rows[at]) })
         }
         Op::Quantise { to } => {
-            let [_, scale, zero] = *g.operands(x[0]) else { return None };
+            let [_, scale, zero] = *g.operands(from) else { return None };
             let same = |a: ValueId, b: ValueId| a == b || g.as_const(a).is_some_and(|t| g.as_const(b) == Some(t));
             let none = |z: ValueId| g.as_const(z).is_some_and(|t| t.iter().all(|s| s.to_int() == 0));
             let point = l.zero_at().map_or(none(zero), |at| same(x[at], zero));

@@ -3,6 +3,7 @@
 use bertc_ir::{DType, Linear, Op, RowQuant, Tensor, ValueId};
 
 use super::Writer;
+use super::dynamic::Dynamic;
 use super::out::int;
 use super::plan::{How, byte};
 
@@ -34,7 +35,7 @@ impl Writer<'_> {
                 }
             }
             // Those are products of integers only.
-            How::Dequantised { .. } => self.operand(x[0], "constant"),
+            How::Dequantised { .. } | How::Dynamic(_) | How::With(_) => self.operand(x[0], "constant"),
         };
         let (b, scales) = (self.operand(x[1], "weight"), self.operand(x[3], "weight_scale"));
         // A unit for each column.
@@ -65,8 +66,14 @@ impl Writer<'_> {
         };
         let (scale, scales) = (self.operand(x[2], "scale"), self.operand(x[3], "weight_scale"));
         let y = self.out.cast(&sums, DType::F32);
-        let y = self.out.node("Mul", &[&y, &scales], vec![]);
-        let y = self.out.node("Mul", &[&y, &scale], vec![]);
+        let y = if g.ty(x[2]).rank() == 0 {
+            // Both scales first is the form that ONNX Runtime makes one product of.
+            let both = self.out.node("Mul", &[&scale, &scales], vec![]);
+            self.out.node("Mul", &[&y, &both], vec![])
+        } else {
+            let y = self.out.node("Mul", &[&y, &scales], vec![]);
+            self.out.node("Mul", &[&y, &scale], vec![])
+        };
         let Some(at) = l.offset_at() else { return y };
         let offset = self.operand(x[at], "offset");
         let columns = self.out.cast(&b, DType::F32);
@@ -100,6 +107,15 @@ impl Writer<'_> {
         let y = self.out.node("Add", &[&y, &zero], vec![]);
         let (least, most) = if to == DType::I8 { (-128.0, 127.0) } else { (0.0, 255.0) };
         self.clipped(&y, least, most, to)
+    }
+
+    /// Writes all three results; returns the scale.
+    pub(super) fn dynamic(&mut self, d: &Dynamic) -> String {
+        let rows = self.operand(d.rows, "constant");
+        let (integers, scale, point) = self.out.dynamic_quantise(&rows);
+        self.values.insert(d.integers, integers);
+        self.values.insert(d.point, point);
+        scale
     }
 
     fn clipped(&mut self, x: &str, least: f64, most: f64, to: DType) -> String {

@@ -18,13 +18,19 @@ pub struct Sizes {
 /// What names of the nodes begin with that compute sizes.
 const STEM: &str = "shape";
 
+/// The value of a dim that has but one.
+pub fn fixed(g: &Graph, d: &Dim) -> Option<i64> {
+    let (least, most) = d.bounds(&g.symbols);
+    i64::try_from(least).ok().filter(|_| least == most)
+}
+
 impl Sizes {
     /// A list of one integer.
     ///
     /// # Errors
     /// A dim that no input's shape tells.
     pub fn dim(&mut self, g: &Graph, out: &mut Out, d: &Dim) -> Result<String, String> {
-        if let Some(c) = d.as_const() {
+        if let Some(c) = fixed(g, d) {
             return Ok(out.ints(&[c]));
         }
         if let Some(name) = self.dims.get(d) {
@@ -42,7 +48,7 @@ impl Sizes {
     /// # Errors
     /// As [`Sizes::dim`].
     pub fn scalar(&mut self, g: &Graph, out: &mut Out, d: &Dim) -> Result<String, String> {
-        if let Some(c) = d.as_const() {
+        if let Some(c) = fixed(g, d) {
             return Ok(out.small(bertc_ir::Tensor::from_i64(vec![], &[c])));
         }
         let list = self.dim(g, out, d)?;
@@ -55,7 +61,7 @@ impl Sizes {
     /// # Errors
     /// As [`Sizes::dim`].
     pub fn shape(&mut self, g: &Graph, out: &mut Out, shape: &[Dim]) -> Result<String, String> {
-        let known: Option<Vec<i64>> = shape.iter().map(Dim::as_const).collect();
+        let known: Option<Vec<i64>> = shape.iter().map(|d| fixed(g, d)).collect();
         if let Some(known) = known {
             return Ok(out.ints(&known));
         }
@@ -65,7 +71,7 @@ impl Sizes {
         let mut parts = Vec::new();
         let mut run: Vec<i64> = Vec::new();
         for d in shape {
-            if let Some(c) = d.as_const() {
+            if let Some(c) = fixed(g, d) {
                 run.push(c);
                 continue;
             }

@@ -55,7 +55,6 @@ impl Source {
     /// What the model called a constant that is, or was, read at `loc`.
     pub fn name_of(&self, t: &Tensor, loc: &Loc) -> Option<String> {
         let same = |&i: &usize| self.initializers[i].1 == *t;
-        let like = |&i: &usize| self.initializers[i].1.shape() == t.shape();
         let read = match loc {
             Loc::Node { name, .. } => self.readers.get(name).map_or(&[][..], Vec::as_slice),
             _ => &[],
@@ -63,9 +62,13 @@ impl Source {
         let found = read.iter().copied().find(same);
         // Elements that all models have many of say nothing.
         let found = found.or_else(|| (0..self.initializers.len()).find(same).filter(|_| t.len() > 1));
-        // What was pruned, or became integers: the only one of its shape there.
-        let mut alike = read.iter().copied().filter(like);
-        let found = found.or_else(|| alike.next().filter(|_| alike.next().is_none() && t.len() > 1));
+        // What was pruned, or became integers: the only one of its shape there, or else of its rank.
+        let only = |like: &dyn Fn(&Tensor) -> bool| {
+            let mut alike = read.iter().copied().filter(|&i| like(&self.initializers[i].1));
+            alike.next().filter(|_| alike.next().is_none() && t.len() > 1)
+        };
+        let found = found.or_else(|| only(&|o| o.shape() == t.shape()));
+        let found = found.or_else(|| only(&|o| o.shape().len() == t.shape().len() && t.dtype() == o.dtype()));
         found.map(|i| self.initializers[i].0.clone())
     }
 }
