@@ -238,6 +238,16 @@ impl Writer<'_> {
         name
     }
 
+    /// A constant, rounded to bf16 here rather than when the model runs: the file is half the size.
+    fn narrow_constant(&mut self, v: ValueId) -> String {
+        let Some(t) = self.g.as_const(v) else { return self.operand(v, "weight") };
+        let narrow = Tensor::from_scalars(DType::BF16, t.shape().to_vec(), t.iter());
+        let loc = &self.g.node(v).loc;
+        let wanted = self.source.name_of(t, loc).unwrap_or_else(|| format!("{}.weight", stem(loc, self.out.stem())));
+        let name = self.out.constant(&narrow, &wanted);
+        self.out.cast(&name, DType::F32)
+    }
+
     /// All operands of `v`, each in its role.
     fn operands(&mut self, v: ValueId) -> Vec<String> {
         let g = self.g;
@@ -276,6 +286,9 @@ impl Writer<'_> {
             Op::RowOffset(q) => return Ok(self.row_offset(v, q)),
             Op::QuantiseRows(q) => return Ok(self.quantise_rows(v, q)),
             Op::Quantise { to } => return Ok(self.quantise(v, *to)),
+            Op::Cast(DType::BF16) if g.as_const(g.operands(v)[0]).is_some() => {
+                return Ok(self.narrow_constant(g.operands(v)[0]));
+            }
             _ => self.op(v)?,
         };
         let rounds = match g.op(v) {

@@ -264,6 +264,23 @@ func @f(%x: tensor<n x 2 x f32>) -> (y: tensor<n x 2 x f32>, same: tensor<n x 2 
 }
 
 #[test]
+fn weights_that_are_rounded_to_bf16_are_stored_so() {
+    let g = graph(
+        "func @f(%x: tensor<3 x 2 x bf16>) -> (y: tensor<3 x 4 x bf16>) {
+  %w = constant dense<[1.001, 2.0, 3.3, 4.0, 5.0, 6.0, 7.7, 8.0]> : tensor<2 x 4 x f32>
+  %0 = cast %w {to = bf16}
+  %1 = linear %x, %0 {to = bf16}
+  return %1
+}",
+    );
+    let m = written(&g);
+    assert_eq!(m.tensors.iter().map(|t| t.1.dtype()).collect::<Vec<_>>(), [DType::BF16]);
+    // Both operands, the result to bf16 and back, and the output.
+    assert_eq!(operators(&m), ["Cast", "Cast", "MatMul", "Cast", "Cast", "Cast"]);
+    assert_eq!(differences(g, 0.0), Vec::<String>::new());
+}
+
+#[test]
 fn dims_of_one_value_are_that() {
     let g = graph(
         "dims n in 3..=3, m in 1..=9
