@@ -50,7 +50,7 @@ fn mistakes_in_the_text_of_a_pipeline_are_shown() {
     );
     s.fails(1, "opt f.tir --passes dce --stop-after cse", &["'cse' is not among those that run"]);
     s.fails(1, "opt f.tir --stop-after imports", &["did you mean 'import'?"]);
-    s.fails(2, "m.onnx --stop-after lower --emit asm", &["only tensor-ir, html and dot go"]);
+    s.fails(2, "m.onnx --stop-after lower --emit asm", &["only tensor-ir, html, dot and onnx go"]);
     s.fails(2, "opt", &["FILE.tir"]);
 }
 
