@@ -130,6 +130,21 @@ fn integers_and_bf16_are_near_what_the_evaluator_makes_of_them() {
 }
 
 #[test]
+fn pruned_weights_are_zeros_under_their_own_names() {
+    let path = zoo().into_iter().find(|p| p.ends_with("bert-eager.onnx")).expect("a model of the zoo");
+    let passes = Some(pipeline(2, false).join(","));
+    let options = CompileOptions { prune: Some(500_000), block: Some([1, 4]), passes, ..CompileOptions::default() };
+    assert_eq!(check(&path, &options, true, 1e-4), Vec::<String>::new());
+    let g = front(&path, &options, &mut Progress::hidden()).expect("a graph").graph;
+    let written = model(&g, &Source::open(&path)).expect("a model");
+    let weights: Vec<&Tensor> =
+        written.initializers().filter(|(name, _)| name.starts_with("onnx::MatMul_")).map(|(_, t)| t).collect();
+    let zeros = weights.iter().flat_map(|t| t.iter()).filter(|s| s.to_f64() == 0.0).count();
+    let all: usize = weights.iter().map(|t| t.len()).sum();
+    assert!(weights.len() == 12 && zeros * 10 > all * 4, "{zeros} of {all} in {} matrices", weights.len());
+}
+
+#[test]
 fn rows_of_padding_stay_left_out() {
     let path = zoo().into_iter().find(|p| p.ends_with("bert-eager.onnx")).expect("a model of the zoo");
     let options = CompileOptions { skip_padding: true, ..CompileOptions::default() };

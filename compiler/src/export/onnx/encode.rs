@@ -53,6 +53,11 @@ impl Model {
         self.tensors.iter().map(|(_, t)| t.bytes().len() as u64).sum()
     }
 
+    /// The initializers with their names.
+    pub fn initializers(&self) -> impl Iterator<Item = (&str, &Tensor)> {
+        self.tensors.iter().map(|(name, t)| (name.as_str(), t))
+    }
+
     /// The initializers without their data, and whether that follows.
     fn headers(&self, files: &Files) -> Vec<(TensorProto, bool)> {
         let mut at = 0;
