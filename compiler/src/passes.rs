@@ -116,6 +116,12 @@ fn check_names(options: &CompileOptions, steps: &[Step], table: &'static [Entry]
     .collect()
 }
 
+/// The passes that leave weights out.
+pub const PRUNES: &[&str] = &[PRUNE];
+
+/// The graph before the first of the passes that leave weights out, and after the last, where they changed something.
+pub type Pruned = Option<(Graph, Graph)>;
+
 /// Runs what [`steps`] gave; prints to `out` what the flags ask to see. Whether the pipeline was stopped by a flag is
 /// the result.
 ///
@@ -128,18 +134,33 @@ pub fn run(
     progress: &mut Progress,
     out: &mut dyn Write,
 ) -> Result<bool, Vec<Diag>> {
+    run_around(g, steps, options, progress, out).map(|r| r.0)
+}
+
+/// [`run`], and what was pruned.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_around(
+    g: &mut Graph,
+    steps: &[Step],
+    options: &CompileOptions,
+    progress: &mut Progress,
+    out: &mut dyn Write,
+) -> Result<(bool, Pruned), Vec<Diag>> {
     let mut watcher = Watcher::new(&options.watch, out);
     let how = bertc_passes::Options { verify_each: options.verify_each };
     let settings = Arc::new(calibration::settings(g, options)?);
     let result = run_steps_with(g, steps, &how, &settings, &mut watcher);
     let stopped = watcher.finish();
     progress.add_passes(&watcher.rows);
+    let pruned = watcher.pruned.take();
     match result {
         Ok(()) if options.skip_padding && !stopped && !g.topo().into_iter().any(|v| leaves_rows_out(g.op(v))) => {
             let d = Diag::new("--skip-padding: the model has no attention mask that tells tokens from padding");
             Err(vec![d.note("--explain says what was found of each attention")])
         }
-        Ok(()) => Ok(stopped),
+        Ok(()) => Ok((stopped, pruned)),
         Err(f) => Err(vec![failed(&f, options)]),
     }
 }

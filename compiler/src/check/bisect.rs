@@ -5,7 +5,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use bertc_ir::eval::{eval, eval_all};
-use bertc_ir::{Diag, Graph, ValueId};
+use bertc_ir::{Diag, Graph, Tensor, ValueId};
 use bertc_passes::{Instrument, PassReport, Settings, Step, run_steps_with};
 use similar::TextDiff;
 
@@ -13,6 +13,7 @@ use super::compare::{Error, worst};
 use super::inputs::Inputs;
 use super::ops::node_name;
 use crate::instrument::stable;
+use crate::passes::PRUNES;
 
 /// Lines of a difference that are shown.
 const MAX_LINES: usize = 40;
@@ -68,13 +69,26 @@ pub fn bisect(
     let how = bertc_passes::Options::default();
     run_steps_with(&mut g.clone(), steps, &how, settings, &mut kept).map_err(|f| vec![f.diag])?;
     let graphs = kept.0;
-    let judge = |i: usize| -> Result<Error, String> {
-        let outputs = eval(&graphs[i].1, &inputs.dims, &inputs.tensors).map_err(|d| d.to_string())?;
-        Ok(worst(&outputs, &inputs.outputs))
+    let outputs = |i: usize| eval(&graphs[i].1, &inputs.dims, &inputs.tensors);
+    // What comes after pruning is to give what the pruned graph does.
+    let prunes = |(name, _): &(String, Graph)| name.split('{').next().is_some_and(|name| PRUNES.contains(&name));
+    let pruned = graphs.iter().rposition(prunes);
+    let after_pruning = pruned.map(outputs).transpose().map_err(|d| vec![d])?;
+    let meant = |i: usize| match (&pruned, &after_pruning) {
+        (Some(p), Some(outputs)) if i >= *p => outputs,
+        _ => &inputs.outputs,
     };
+    let judge = |i: usize| -> Result<Error, String> { Ok(worst(&outputs(i).map_err(|d| d.to_string())?, meant(i))) };
     let wrong = |e: &Result<Error, String>| e.as_ref().map_or(true, |e| e.exceeds(tolerance));
     let (mut good, mut bad) = (0, graphs.len() - 1);
     let mut after = judge(bad);
+    if let Some(p) = pruned {
+        let before = graphs.iter().position(prunes).unwrap_or(p) - 1;
+        match judge(before) {
+            e if wrong(&e) => (bad, after) = (before, e),
+            _ => good = p,
+        }
+    }
     if !wrong(&after) {
         return Ok(None);
     }
@@ -90,19 +104,25 @@ pub fn bisect(
     let pass = graphs[bad].0.clone();
     let run = graphs[..=bad].iter().filter(|(name, _)| *name == pass).count();
     let (old, new) = (&graphs[good].1, &graphs[bad].1);
-    let (first, added) = suspects(old, new, inputs, tolerance);
+    let (first, added) = suspects(old, new, inputs, meant(bad), tolerance);
     let (diff, left_out) = difference(old, new);
     Ok(Some(Culprit { pass, run, change: bad, before, after, first, new: added, diff, left_out }))
 }
 
 /// The first value that differs, and the new ones that it is computed from.
-fn suspects(old: &Graph, new: &Graph, inputs: &Inputs, tolerance: f64) -> (Option<String>, Vec<String>) {
+fn suspects(
+    old: &Graph,
+    new: &Graph,
+    inputs: &Inputs,
+    meant: &[Tensor],
+    tolerance: f64,
+) -> (Option<String>, Vec<String>) {
     let all = |g: &Graph| eval_all(g, &inputs.dims, &inputs.tensors).ok();
     let (Some(was), Some(is)) = (all(old), all(new)) else { return (None, Vec::new()) };
     let order = new.topo();
     let survivor = order.iter().copied().find(|v| was.get(v).is_some_and(|w| Error::of(&is[v], w).exceeds(tolerance)));
     let output = || {
-        let outputs = new.outputs().iter().zip(&inputs.outputs);
+        let outputs = new.outputs().iter().zip(meant);
         let wrong = outputs.filter(|(o, want)| Error::of(&is[&o.value], want).exceeds(tolerance));
         wrong.map(|(o, _)| o.value).next()
     };

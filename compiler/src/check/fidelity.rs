@@ -1,4 +1,5 @@
-//! What 8-bit integers cost, layer by layer: the transformed graph against one whose numbers stay f32, both evaluated.
+//! What pruning and fewer bits cost, layer by layer: the transformed graph against one whose weights are all there and whose
+//! numbers stay f32, both evaluated.
 
 use std::collections::BTreeMap;
 
@@ -9,6 +10,7 @@ use bertc_passes::{Nearness, Step, run_steps};
 use super::inputs::Inputs;
 use super::ops::node_name;
 use crate::layers::Layers;
+use crate::passes::PRUNES;
 
 /// How near the last value of a layer is to what it is in f32.
 #[derive(Clone, PartialEq, Debug)]
@@ -23,7 +25,7 @@ pub struct LayerRow {
     pub cosine: f64,
 }
 
-/// The passes that round to fewer bits.
+/// The passes that round to fewer bits; others leave weights out.
 const INEXACT: [&str; 2] = ["use-int8", "use-bf16"];
 
 /// A row for each layer whose last value is in both graphs. `values` are those of `g`, which `steps` made of `imported`.
@@ -38,7 +40,8 @@ pub fn layers(
     values: &BTreeMap<ValueId, Tensor>,
 ) -> Result<Vec<LayerRow>, Vec<Diag>> {
     let mut exact = imported.clone();
-    let steps: Vec<Step> = steps.iter().filter(|s| !INEXACT.contains(&s.pass.name())).cloned().collect();
+    let steps: Vec<Step> =
+        steps.iter().filter(|s| !INEXACT.iter().chain(PRUNES).any(|n| *n == s.pass.name())).cloned().collect();
     run_steps(&mut exact, &steps, &bertc_passes::Options::default(), &mut bertc_passes::Unwatched)
         .map_err(|f| vec![f.diag])?;
     let reference = eval_all(&exact, &inputs.dims, &inputs.tensors).map_err(|d| vec![d])?;

@@ -7,7 +7,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use bertc_ir::eval::eval_all;
+use bertc_ir::eval::{eval, eval_all};
 use bertc_ir::{Diag, Graph, Tensor};
 use bertc_passes::registry::{Entry, PASSES};
 
@@ -60,9 +60,11 @@ pub struct OutputRow {
     pub name: String,
     /// Transformed graph against imported one, both by the evaluator.
     pub passes: Error,
-    /// Compiled code against the imported graph: what the user gets.
+    /// Compiled code against the imported graph, or against it with the weights that pruning left.
     pub compiled: Error,
-    /// Compiled code with taps against the imported graph.
+    /// Of a pruned model, compiled code against the imported graph.
+    pub dense: Option<Error>,
+    /// Compiled code with taps against the same.
     pub tapped: Option<Error>,
 }
 
@@ -83,7 +85,7 @@ pub struct Report {
     pub ops: Option<Vec<OpRow>>,
     /// Every output.
     pub outputs: Vec<OutputRow>,
-    /// What `--int8` costs each layer.
+    /// What `--int8` and `--prune` cost each layer.
     pub layers: Option<Vec<LayerRow>>,
     /// What bisection found, if it was asked for; nothing, if the passes are right.
     pub bisect: Option<Option<Culprit>>,
@@ -154,7 +156,8 @@ pub fn check(o: &CheckOptions, table: &'static [Entry], sabotage: Option<Sabotag
     let bisect = || bisect::bisect(&imported, &steps, &settings, &inputs, o.tolerance);
     let bisect = o.bisect.then(bisect).transpose()?;
     let mut g = imported.clone();
-    progress.nested(Phase::Passes, |p| passes::run(&mut g, &steps, &o.compile, p, &mut std::io::stderr()))?;
+    let (_, pruned) = progress
+        .nested(Phase::Passes, |p| passes::run_around(&mut g, &steps, &o.compile, p, &mut std::io::stderr()))?;
     g.name.clone_from(&o.compile.name);
     let values = eval_all(&g, &inputs.dims, &inputs.tensors).map_err(|d| {
         let d = d.note("while evaluating the graph after the passes");
@@ -166,7 +169,8 @@ pub fn check(o: &CheckOptions, table: &'static [Entry], sabotage: Option<Sabotag
     let taps = || ops::taps(&g, &plain.traced, &target, &inputs, &values, sabotage);
     let tapped = o.taps.then(taps).transpose()?;
     let layers = || fidelity::layers(&imported, &steps, &inputs, &g, &values);
-    let layers = o.compile.int8.then(layers).transpose()?;
+    let layers = (o.compile.int8 || pruned.is_some()).then(layers).transpose()?;
+    let meant = pruned.map(|(before, after)| Meant::of(&before, &after, &inputs)).transpose()?;
     progress.finish();
     let transformed: Vec<Tensor> = g.outputs().iter().map(|p| values[&p.value].clone()).collect();
     Ok(Report {
@@ -175,7 +179,7 @@ pub fn check(o: &CheckOptions, table: &'static [Entry], sabotage: Option<Sabotag
         plausible: o.input.is_none(),
         tolerance: o.tolerance,
         nodes: (imported.len(), g.len()),
-        outputs: outputs(&g, &inputs, &transformed, &plain.outputs, tapped.as_ref()),
+        outputs: outputs(&g, &inputs, meant.as_ref(), &transformed, &plain.outputs, tapped.as_ref()),
         ops: tapped.map(|t| t.rows),
         layers,
         bisect,
@@ -199,19 +203,40 @@ fn ports(g: &Graph, inputs: &Inputs) -> Vec<String> {
     ports.map(|(p, t)| format!("{} {} {:?}", p.name, t.dtype(), t.shape())).collect()
 }
 
+/// The outputs around the passes that leave weights out. What comes before them is to give what the imported graph does, and
+/// what comes after them what the pruned one does.
+struct Meant {
+    before: Vec<Tensor>,
+    after: Vec<Tensor>,
+}
+
+impl Meant {
+    fn of(before: &Graph, after: &Graph, inputs: &Inputs) -> Result<Meant, Vec<Diag>> {
+        let outputs = |g: &Graph| {
+            let note = "while evaluating the graph around pruning";
+            eval(g, &inputs.dims, &inputs.tensors).map_err(|d| vec![d.note(note)])
+        };
+        Ok(Meant { before: outputs(before)?, after: outputs(after)? })
+    }
+}
+
 fn outputs(
     g: &Graph,
     inputs: &Inputs,
+    meant: Option<&Meant>,
     transformed: &[Tensor],
     compiled: &[Tensor],
     tapped: Option<&Tapped>,
 ) -> Vec<OutputRow> {
     let row = |(i, want): (usize, &Tensor)| {
-        let error = |all: &[Tensor]| all.get(i).map_or(Error::TOTAL, |t| Error::of(t, want));
+        let pruned = meant.and_then(|m| m.after.get(i)).unwrap_or(want);
+        let of = |all: &[Tensor], want: &Tensor| all.get(i).map_or(Error::TOTAL, |t| Error::of(t, want));
+        let error = |all: &[Tensor]| of(all, pruned);
         OutputRow {
             name: g.outputs()[i].name.clone(),
-            passes: error(transformed),
+            passes: meant.map_or(Error::NONE, |m| of(&m.before, want)).worse(error(transformed)),
             compiled: error(compiled),
+            dense: meant.map(|_| of(compiled, want)),
             tapped: tapped.map(|t| error(&t.outputs)),
         }
     };

@@ -34,8 +34,9 @@ pub(super) fn text(r: &Report) -> String {
     if let Some(rows) = &r.layers {
         text.push('\n');
         text += &layers(rows);
-        let least = r.outputs.iter().map(|o| o.compiled).min_by(|a, b| a.cosine.total_cmp(&b.cosine));
-        text += &least.map_or(String::new(), |e| format!("least cosine of an output to f32: {}\n", cosine(&e)));
+        let least =
+            r.outputs.iter().map(|o| o.dense.unwrap_or(o.compiled)).min_by(|a, b| a.cosine.total_cmp(&b.cosine));
+        text += &least.map_or(String::new(), |e| format!("least cosine of an output to dense f32: {}\n", cosine(&e)));
     }
     if let Some(found) = &r.bisect {
         text.push('\n');
@@ -59,7 +60,7 @@ fn outputs(r: &Report) -> String {
     table(&head, rows.collect(), &[1, 2, 3, 4, 5])
 }
 
-/// What 8-bit integers cost.
+/// What fewer bits and weights cost.
 fn layers(rows: &[LayerRow]) -> String {
     let cells = |r: &LayerRow| {
         vec![
@@ -69,7 +70,7 @@ fn layers(rows: &[LayerRow]) -> String {
             cosine(&Error { cosine: r.cosine, ..Error::NONE }),
         ]
     };
-    table(&["in 8 bits against f32", "node", "SNR dB", "cosine"], rows.iter().map(cells).collect(), &[2, 3])
+    table(&["compressed against dense f32", "node", "SNR dB", "cosine"], rows.iter().map(cells).collect(), &[2, 3])
 }
 
 fn culprit(c: &Culprit) -> String {
@@ -148,6 +149,7 @@ pub(super) fn json(o: &CheckOptions, r: &Report) -> String {
             "name": o.name,
             "compiled": error(&o.compiled),
             "passes": error(&o.passes),
+            "dense": o.dense.as_ref().map(error),
             "tapped": o.tapped.as_ref().map(error),
         })
     };

@@ -203,11 +203,35 @@ fn integers_are_told_layer_by_layer() {
     let text = report::text(&report);
     let rows = report.layers.as_ref().unwrap();
     assert!(rows.len() > 2 && rows.iter().all(|r| (5.0..80.0).contains(&r.snr) && r.cosine > 0.9), "{text}");
-    assert!(text.contains("layer 0") && text.contains("least cosine of an output to f32"), "{text}");
+    assert!(text.contains("layer 0") && text.contains("least cosine of an output to dense f32"), "{text}");
     let json: serde_json::Value = serde_json::from_str(&report::json(&o, &report)).unwrap();
     assert_eq!(json["layers"].as_array().map(Vec::len), Some(rows.len()));
     o.compile.int8 = false;
     assert!(check(&o, PASSES, None).unwrap().layers.is_none());
+}
+
+#[test]
+fn what_pruning_costs_is_told_and_is_no_deviation() {
+    let mut o = CheckOptions { bisect: true, taps: false, ..options(zoo("bert-eager.onnx")) };
+    (o.compile.prune, o.compile.block) = (Some(500_000), Some([1, 4]));
+    let report = check(&o, PASSES, None).unwrap();
+    let text = report::text(&report);
+    assert!(matches!(report.verdict(), Verdict::Fine), "{text}");
+    let rows = report.layers.as_ref().unwrap();
+    assert!(rows.len() > 2 && rows.iter().any(|r| r.snr < 30.0), "{text}");
+    assert!(report.outputs.iter().any(|o| o.dense.unwrap().exceeds(1e-2)), "{text}");
+    assert!(text.contains("no pass changes the outputs") && text.contains("to dense f32"), "{text}");
+    // What is wrong is found before it and behind it.
+    let pipeline = bertc_passes::pipeline(2);
+    let fused = pipeline.iter().position(|n| *n == "fuse-linear").unwrap();
+    for (name, at) in [("drops-scale", fused), ("bends-weights", pipeline.len() - 1)] {
+        let mut names = pipeline.clone();
+        names.insert(at, name);
+        o.compile.passes = Some(names.join(","));
+        let report = check(&o, table(), None).unwrap();
+        let (diag, _) = failure(&o, &report);
+        assert!(diag.contains(&format!("the pass '{name}' makes the outputs wrong")), "{diag}");
+    }
 }
 
 #[test]

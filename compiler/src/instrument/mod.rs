@@ -12,6 +12,7 @@ use bertc_passes::{Counters, Instrument, PassReport, Remark, Reports, Step};
 use similar::TextDiff;
 
 use crate::options::{StopAfter, Watch};
+use crate::passes::{PRUNES, Pruned};
 
 mod explain;
 mod int8;
@@ -52,6 +53,9 @@ pub struct Watcher<'a> {
     stopped: bool,
     /// A row a pass, in the order in which they first ran.
     pub rows: Vec<Row>,
+    /// Around the passes that leave weights out.
+    pub pruned: Pruned,
+    before: Option<Graph>,
     /// What passes decided.
     pub reports: Reports,
 }
@@ -66,6 +70,8 @@ impl<'a> Watcher<'a> {
             remarks: Vec::new(),
             stopped: false,
             rows: Vec::new(),
+            pruned: None,
+            before: None,
             reports: Reports::default(),
         }
     }
@@ -113,6 +119,10 @@ impl Instrument for Watcher<'_> {
         if w.print_after_change && self.last.is_none() {
             self.last = Some(stable(g));
         }
+        // Tensors share their bytes.
+        if PRUNES.contains(&step.pass.name()) && self.before.is_none() {
+            self.before = Some(g.clone());
+        }
     }
 
     fn after(&mut self, step: &Step, r: &PassReport<'_>) -> ControlFlow<()> {
@@ -132,6 +142,9 @@ impl Instrument for Watcher<'_> {
         row.counters.applied += r.counters.applied;
         row.counters.rejected += r.counters.rejected;
         let run = row.runs;
+        if PRUNES.contains(&r.name) && r.changed {
+            self.pruned = self.before.clone().map(|before| (before, r.graph.clone()));
+        }
         self.remarks.extend_from_slice(r.remarks);
         self.reports.prune = r.reports.prune.clone().or(self.reports.prune.take());
         self.reports.int8 = r.reports.int8.clone().or(self.reports.int8.take());
