@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use bertc_ir::{Diag, Graph, Loc, Op, Tensor, ValueId};
-use bertc_passes::{Int8Settings, PruneSettings, Sample, Settings};
+use bertc_passes::{Int8Settings, PruneSettings, Sample, Settings, StructuredSettings};
 
 use crate::check::inputs::{KINDS, descriptor, plausible, small_dims};
 use crate::load::{Descriptor, Extent};
@@ -47,10 +47,18 @@ pub fn settings(g: &Graph, o: &CompileOptions) -> Result<Settings, Vec<Diag>> {
             samples: if o.calibrate.is_some() { texts(PRUNE_BATCHES)? } else { Vec::new() },
         })
     };
-    let compresses = o.int8 || o.prune.is_some();
+    let parts = [o.prune_heads, o.prune_ffn];
+    let structured = || -> Result<StructuredSettings, Vec<Diag>> {
+        let [heads, ffn] = parts.map(|p| f64::from(p.unwrap_or(0)) / 1e6);
+        let (keep, synthetic) = (o.keep.clone(), o.calibrate.is_none());
+        Ok(StructuredSettings { heads, ffn, keep, samples: texts(PRUNE_BATCHES)?, synthetic })
+    };
+    let is_structured = parts.iter().any(Option::is_some);
+    let compresses = o.int8 || o.prune.is_some() || is_structured;
     Ok(Settings {
         int8: o.int8.then(int8).transpose()?,
         prune: o.prune.map(prune).transpose()?,
+        structured: is_structured.then(structured).transpose()?,
         names: if compresses { names(g) } else { Vec::new() },
     })
 }

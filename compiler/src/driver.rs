@@ -244,6 +244,9 @@ fn hash(path: &Path, graph: &Graph, target: &Target, o: &CompileOptions) -> Resu
         part(&sparsity.to_le_bytes());
         part(format!("{:?}", (o.block_shape(), &o.prune_only, &o.keep)).as_bytes());
     }
+    if o.prune_heads.is_some() || o.prune_ffn.is_some() {
+        part(format!("structured {:?}", (o.prune_heads, o.prune_ffn, &o.keep)).as_bytes());
+    }
     for file in [&o.tuning, &o.calibrate].into_iter().flatten() {
         let unreadable = |e: std::io::Error| Diag::new(format!("can't read '{}': {e}", file.display()));
         part(&std::fs::read(file).map_err(unreadable)?);

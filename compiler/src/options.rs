@@ -44,9 +44,13 @@ pub struct CompileOptions {
     pub block: Option<[usize; 2]>,
     /// With `prune`: the matrices that are pruned, named as in `keep`; all, if empty.
     pub prune_only: Vec<String>,
-    /// With `int8` or `prune`: matrices that stay as they are, by the names of the model's nodes: whole, up to a `/` or `.`, or with `*`.
+    /// The part of the attention heads that goes, in millionths.
+    pub prune_heads: Option<u32>,
+    /// The same of neurons of feed-forward layers.
+    pub prune_ffn: Option<u32>,
+    /// With any of these: matrices that stay as they are, by the names of the model's nodes: whole, up to a `/` or `.`, or with `*`.
     pub keep: Vec<String>,
-    /// With `int8` or `prune`: inputs to measure on, an `.npz`.
+    /// With any of these: inputs to measure on, an `.npz`.
     pub calibrate: Option<PathBuf>,
     /// A file of choices for products, as `bertc tune` writes it.
     pub tuning: Option<PathBuf>,
@@ -151,6 +155,8 @@ impl Default for CompileOptions {
             prune: None,
             block: None,
             prune_only: Vec::new(),
+            prune_heads: None,
+            prune_ffn: None,
             keep: Vec::new(),
             calibrate: None,
             tuning: None,

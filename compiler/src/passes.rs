@@ -48,10 +48,12 @@ pub fn steps(options: &CompileOptions, table: &'static [Entry], legal: bool) -> 
         narrow.push(step);
     }
     steps.splice(end..end, narrow);
-    if options.prune.is_some() {
-        let at = steps.iter().position(|s| s.pass.name() == FOLD_SCALE).unwrap_or(end);
-        steps.insert(at, Step::named(PRUNE, table).map_err(|d| vec![d])?);
-    }
+    let structured = options.prune_heads.is_some() || options.prune_ffn.is_some();
+    let asked = [(structured, PRUNE_STRUCTURED), (options.prune.is_some(), PRUNE)];
+    let prunes = asked.into_iter().filter(|a| a.0).map(|(_, name)| Step::named(name, table));
+    let prunes = prunes.collect::<Result<Vec<_>, _>>().map_err(|d| vec![d])?;
+    let at = steps.iter().position(|s| s.pass.name() == FOLD_SCALE).unwrap_or(end);
+    steps.splice(at..at, prunes);
     let mut wrong = check_names(options, &steps, table);
     if options.skip_padding {
         match steps.iter_mut().find(|s| s.pass.name() == SKIP_PADDING) {
@@ -68,6 +70,8 @@ pub fn steps(options: &CompileOptions, table: &'static [Entry], legal: bool) -> 
 const LEGALISE: &str = "legalise";
 /// The pass that `--prune` is for. It compares weights of matrices, and so runs before the pass that moves scales into some.
 const PRUNE: &str = "prune";
+/// The pass that `--prune-heads` and `--prune-ffn` are for: of what is left, weights may go.
+const PRUNE_STRUCTURED: &str = "prune-structured";
 const FOLD_SCALE: &str = "fold-scale";
 /// The pass that `--int8` is for.
 const USE_INT8: &str = "use-int8";
@@ -117,7 +121,7 @@ fn check_names(options: &CompileOptions, steps: &[Step], table: &'static [Entry]
 }
 
 /// The passes that leave weights out.
-pub const PRUNES: &[&str] = &[PRUNE];
+pub const PRUNES: &[&str] = &[PRUNE_STRUCTURED, PRUNE];
 
 /// The graph before the first of the passes that leave weights out, and after the last, where they changed something.
 pub type Pruned = Option<(Graph, Graph)>;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bertc_ir::{Diag, Graph, Loc, Tensor, ValueId};
 
 use crate::prune::{PruneReport, PruneSettings};
+use crate::prune_structured::{StructuredReport, StructuredSettings};
 use crate::use_int8::{Int8Report, Int8Settings};
 
 /// A number that a pass can be given in a textual pipeline: `canonicalise{max-iterations=3}`.
@@ -79,6 +80,8 @@ pub struct Settings {
     pub int8: Option<Int8Settings>,
     /// Of `prune`; nothing where its options say it all.
     pub prune: Option<PruneSettings>,
+    /// Of `prune-structured`; nothing where its options say it all.
+    pub structured: Option<StructuredSettings>,
     /// What the model calls the nodes that read its constants. The constants are told by where they lie in memory, which
     /// fusion leaves as it is.
     pub names: Vec<(Tensor, String)>,
@@ -91,6 +94,8 @@ pub struct Reports {
     pub int8: Option<Int8Report>,
     /// Of `prune`.
     pub prune: Option<PruneReport>,
+    /// Of `prune-structured`.
+    pub structured: Option<StructuredReport>,
 }
 
 /// What a pass is given, and where it writes what it did.
@@ -114,6 +119,15 @@ impl PassContext {
     /// The value of an option.
     pub fn option(&self, option: &PassOption) -> u64 {
         self.options.iter().find(|o| o.0 == option.name).map_or(option.default, |o| o.1)
+    }
+
+    /// A constant that takes the place of another one is called the same.
+    pub fn rename(&mut self, old: &Tensor, new: &Tensor) {
+        let known = |(of, name): &(Tensor, String)| {
+            (of.bytes().as_ptr() == old.bytes().as_ptr()).then(|| (new.clone(), name.clone()))
+        };
+        let names: Vec<_> = self.names.iter().filter_map(known).collect();
+        self.names.extend(names);
     }
 
     /// Takes a remark; once, however often the pass runs.

@@ -28,7 +28,10 @@ mod solve;
 
 use bertc_ir::{Diag, Graph, Op, Tensor, ValueId};
 
+pub use moments::Moments;
 pub use report::{Fate, Matrix, PruneReport, PruneSettings};
+
+pub use solve::Hessian;
 
 use crate::measure::constants::{constant, floats};
 use crate::measure::names;
@@ -171,7 +174,7 @@ fn weights(g: &Graph, m: &Found) -> Vec<f32> {
 }
 
 /// A matrix with rows of `columns` elements, transposed.
-fn transposed(x: &[f32], columns: usize) -> Vec<f32> {
+pub fn transposed(x: &[f32], columns: usize) -> Vec<f32> {
     let rows = x.len() / columns.max(1);
     (0..columns).flat_map(|j| (0..rows).map(move |i| x[i * columns + j])).collect()
 }
@@ -198,11 +201,7 @@ fn put(g: &mut Graph, ctx: &mut PassContext, m: &Found, t: Tensor) -> Result<boo
         return Ok(false);
     }
     let loc = g.node(m.value).loc.clone();
-    let known = |(of, name): &(Tensor, String)| {
-        (of.bytes().as_ptr() == old.bytes().as_ptr()).then(|| (t.clone(), name.clone()))
-    };
-    let names: Vec<_> = ctx.names.iter().filter_map(known).collect();
-    ctx.names.extend(names);
+    ctx.rename(&old, &t);
     let mut new = g.add_const(t, &loc)?;
     if let Op::Cast(dtype) = *g.op(m.value) {
         new = g.add(Op::Cast(dtype), &[new], &loc)?;
@@ -213,3 +212,5 @@ fn put(g: &mut Graph, ctx: &mut PassContext, m: &Found, t: Tensor) -> Result<boo
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+pub use tests::noise;

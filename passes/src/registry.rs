@@ -16,6 +16,7 @@ use crate::legalise::Legalise;
 use crate::merge_qkv::MergeQkv;
 use crate::pass::Pass;
 use crate::prune::Prune;
+use crate::prune_structured::PruneStructured;
 use crate::reassociate::Reassociate;
 use crate::skip_padding::SkipPadding;
 use crate::slice_early::SliceEarly;
@@ -47,6 +48,7 @@ pub const PASSES: &[Entry] = &[
     Entry { pass: &Legalise, doc: "spell out what the backend doesn't do implicitly: batch broadcasts of matmul" },
     Entry { pass: &MergeQkv, doc: "make products of one operand with several matrices one product" },
     Entry { pass: &Prune, doc: "make the blocks of weights 0 that matter least" },
+    Entry { pass: &PruneStructured, doc: "remove the attention heads and neurons that matter least" },
     Entry { pass: &Reassociate, doc: "commute, associate, distribute and factor arithmetic where that removes work" },
     Entry { pass: &SkipPadding, doc: "leave out rows of padding that no output depends on" },
     Entry { pass: &SliceEarly, doc: "compute only the rows of products and attentions that are read" },

@@ -33,7 +33,7 @@ const COMPRESSES: &str = "compresses";
 
 // Which passes run, and what they show of themselves.
 #[derive(Args, Clone, Debug)]
-#[command(group = clap::ArgGroup::new(COMPRESSES).args(["int8", "prune"]).multiple(true))]
+#[command(group = clap::ArgGroup::new(COMPRESSES).args(["int8", "prune", "prune_heads", "prune_ffn"]).multiple(true))]
 pub struct PassArgs {
     /// Optimise: 0 lowers only, 1 simplifies, 2 and 3 also fuse and tune as far as passes exist
     #[arg(short = 'O', value_name = "LEVEL", value_parser = parse_opt_level, default_value_t = DEFAULT_OPT_LEVEL)]
@@ -59,12 +59,18 @@ pub struct PassArgs {
     /// Prune this matrix and no others, named as in --keep (repeatable)
     #[arg(long, value_name = "NAME", requires = "prune")]
     pub prune_only: Vec<String>,
-    /// A matrix that --int8 and --prune leave as it is: a node's name, its beginning up to a / or ., or a pattern with *
+    /// Remove this part of the attention heads, such as 0.25: those that matter least
+    #[arg(long, value_name = "PART", value_parser = parse_sparsity)]
+    pub prune_heads: Option<u32>,
+    /// Remove this part of the neurons of feed-forward layers
+    #[arg(long, value_name = "PART", value_parser = parse_sparsity)]
+    pub prune_ffn: Option<u32>,
+    /// A matrix that --int8 and the --prune flags leave as it is: a node's name, its beginning up to a / or ., or a pattern with *
     /// (repeatable)
     #[arg(long, value_name = "NAME", requires = COMPRESSES)]
     pub keep: Vec<String>,
     /// Texts that --int8 measures on and that weights left by --prune are fitted to: inputs by their ONNX names [default: made
-    /// up ones for --int8; none for --prune]
+    /// up ones; none for --prune]
     #[arg(long, value_name = "DATA.npz", requires = COMPRESSES)]
     pub calibrate: Option<PathBuf>,
     /// Run these passes in place of those of -O: a,b{option=1;other=2},c
@@ -140,6 +146,8 @@ impl PassArgs {
         options.prune = self.prune;
         options.block = self.block;
         options.prune_only = self.prune_only;
+        options.prune_heads = self.prune_heads;
+        options.prune_ffn = self.prune_ffn;
         options.keep = self.keep;
         options.calibrate = self.calibrate;
         options.passes = self.passes;

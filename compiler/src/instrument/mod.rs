@@ -17,6 +17,7 @@ use crate::passes::{PRUNES, Pruned};
 mod explain;
 mod int8;
 mod prune;
+mod structured;
 
 pub use explain::explain;
 
@@ -79,9 +80,10 @@ impl<'a> Watcher<'a> {
     /// Prints what is told at the end. Whether a flag stopped the pipeline is the result.
     pub fn finish(&mut self) -> bool {
         if self.watch.decisions {
+            let structured = self.reports.structured.as_ref().map(structured::decisions);
             let prune = self.reports.prune.as_ref().map(prune::decisions);
             let int8 = self.reports.int8.as_ref().map(int8::decisions);
-            prune.into_iter().chain(int8).for_each(|text| self.put(&text));
+            structured.into_iter().chain(prune).chain(int8).for_each(|text| self.put(&text));
         }
         if self.watch.explain {
             let text = explain(&self.remarks);
@@ -146,6 +148,7 @@ impl Instrument for Watcher<'_> {
             self.pruned = self.before.clone().map(|before| (before, r.graph.clone()));
         }
         self.remarks.extend_from_slice(r.remarks);
+        self.reports.structured = r.reports.structured.clone().or(self.reports.structured.take());
         self.reports.prune = r.reports.prune.clone().or(self.reports.prune.take());
         self.reports.int8 = r.reports.int8.clone().or(self.reports.int8.take());
         if w.print_after_all || w.print_after.iter().any(|n| n == r.name) {
