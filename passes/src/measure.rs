@@ -136,16 +136,15 @@ pub fn outputs(g: &Graph, s: &Sample, watch: &mut Watch<'_>) -> Result<Vec<Tenso
 /// Operands of a node that others take the places of, by position.
 pub type Replaced = Vec<(usize, Tensor)>;
 
+/// What [`walk`] asks.
+pub type Replace<'a> = dyn FnMut(ValueId, &[&Tensor]) -> Result<Replaced, Diag> + 'a;
+
 /// The outputs of `g` for all samples, a value of all of them after another, so that what is decided at one value holds for
 /// all that follow. `replace` is asked at each value, with the first operand of each sample, for operands to take instead.
 ///
 /// # Errors
 /// As those of the evaluator, and of `replace`.
-pub fn walk(
-    g: &Graph,
-    samples: &[Sample],
-    replace: &mut dyn FnMut(ValueId, &[&Tensor]) -> Result<Replaced, Diag>,
-) -> Result<Vec<Vec<Tensor>>, Diag> {
+pub fn walk(g: &Graph, samples: &[Sample], replace: &mut Replace<'_>) -> Result<Vec<Vec<Tensor>>, Diag> {
     let mut values: BTreeMap<ValueId, Vec<Tensor>> = BTreeMap::new();
     let mut readers: BTreeMap<ValueId, usize> = BTreeMap::new();
     let order = g.topo();

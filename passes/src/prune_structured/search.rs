@@ -61,15 +61,12 @@ fn sizes(site: &Site) -> Vec<usize> {
     if site.kind == Kind::Heads {
         return vec![1; site.units - 1];
     }
-    if site.units <= STEP {
-        return Vec::new();
-    }
     // What is left is a multiple of the step.
-    let first = if site.units % STEP == 0 { STEP } else { site.units % STEP };
-    let mut sizes = vec![first];
-    sizes.extend(vec![STEP; (site.units - first) / STEP - 1]);
-    sizes.retain(|&s| s > 0);
-    sizes.truncate(if site.units % STEP == 0 { site.units / STEP - 1 } else { site.units / STEP });
+    let steps = site.units.div_ceil(STEP) - 1;
+    let mut sizes = vec![STEP; steps];
+    if let (Some(first), rest @ 1..) = (sizes.first_mut(), site.units % STEP) {
+        *first = rest;
+    }
     sizes
 }
 
