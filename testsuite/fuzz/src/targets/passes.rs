@@ -14,8 +14,8 @@ pub const BF16: &str = "use-bf16";
 /// The pass that `--int8` is for.
 pub const INT8: &str = "use-int8";
 
-/// The passes that round to fewer bits, and so change results by more than the oracle allows.
-pub const INEXACT: [&str; 2] = [BF16, INT8];
+/// The passes that round to fewer bits or leave weights out, and so change results by more than the oracle allows.
+pub const INEXACT: [&str; 4] = [BF16, INT8, "prune", "prune-structured"];
 
 /// Checks the graph that `data` stands for. The first byte chooses the passes.
 ///
