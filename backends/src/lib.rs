@@ -10,6 +10,7 @@ pub mod pack;
 pub mod peak;
 pub mod plan;
 pub mod schedule;
+pub mod sparse;
 pub mod target;
 pub mod tuning;
 pub mod vecmath;

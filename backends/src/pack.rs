@@ -6,6 +6,7 @@ use bertc_ir::{DType, Diag, Tensor};
 use half::{bf16, f16};
 
 use crate::plan::{ConstData, ConstLayout, Lane, Part};
+use crate::sparse::Lanes;
 
 /// Columns of a packed panel.
 pub const PANEL: usize = 16;
@@ -52,6 +53,18 @@ pub fn packed_size(c: &ConstData) -> Result<u64, Diag> {
             })?;
             columns.checked_mul(4).ok_or_else(|| Diag::new("a constant is too large"))
         }
+        ConstLayout::Sparse { trans, lane, blocks, count, array } => {
+            let sizes = c.parts.iter().map(|p| matrix(p, trans)).collect::<Result<Vec<_>, _>>()?;
+            let (Some(&(k, _)), n) = (sizes.first(), sizes.iter().map(|s| s.1).sum()) else {
+                return Err(Diag::new("a sparse constant without a matrix"));
+            };
+            for part in &c.parts {
+                fits(part.dtype(), k, lane).map_err(|needed| {
+                    Diag::new(format!("a {k} x {n} constant of {} can't be packed so", part.dtype())).note(needed)
+                })?;
+            }
+            Ok(blocks.bytes([k, n], lane, count, array))
+        }
     }
 }
 
@@ -67,6 +80,10 @@ fn fits(dtype: DType, k: usize, lane: Lane) -> Result<(), &'static str> {
 
 /// Writes `c` in its layout; exactly [`packed_size`] bytes.
 pub fn write_packed(c: &ConstData, out: &mut dyn Write) -> io::Result<()> {
+    if let ConstLayout::Sparse { trans, lane, blocks, count, array } = c.layout {
+        let lanes = Lanes::of(&c.parts, trans, lane).map_err(io::Error::other)?;
+        return out.write_all(&lanes.array(blocks, count, array).map_err(io::Error::other)?);
+    }
     // Parts side by side are their panels one after the other.
     c.parts.iter().try_for_each(|part| {
         let t = part.tensor().map_err(io::Error::other)?;
@@ -91,6 +108,7 @@ pub fn write_packed(c: &ConstData, out: &mut dyn Write) -> io::Result<()> {
                 let size = matrix(part, trans).map_err(io::Error::other)?;
                 out.write_all(&column_sums(t, size, trans))
             }
+            ConstLayout::Sparse { .. } => Err(io::Error::other("a sparse matrix is written as a whole")),
         }
     })
 }

@@ -5,6 +5,8 @@ use bertc_ir::kernel::Kernel;
 use bertc_ir::text::resource_key;
 use bertc_ir::{DType, Diag, Dim, Symbols, Tensor, TensorType};
 
+use crate::sparse::Blocks;
+
 /// Alignment of the workspace, of each slot in it, and of constants, in bytes.
 pub const ALIGN: u64 = 64;
 
@@ -276,6 +278,44 @@ pub enum ConstLayout {
         /// The source is [N, K].
         trans: bool,
     },
+    /// One of the three arrays that hold the blocks of a [K, N] matrix which are not zero: see [`crate::sparse`].
+    Sparse {
+        /// The source is [N, K].
+        trans: bool,
+        /// What a lane holds.
+        lane: Lane,
+        /// Size and order of the blocks.
+        blocks: Blocks,
+        /// How many there are.
+        count: u32,
+        /// Which array.
+        array: SparseArray,
+    },
+}
+
+/// An array of a sparse matrix.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum SparseArray {
+    /// Where each run of blocks starts, i32: one more than there are runs.
+    Starts,
+    /// Where each block lies in its run, u16.
+    Indices,
+    /// The blocks' lanes.
+    Values,
+}
+
+impl SparseArray {
+    /// Every one, in the order of kernels' parameters.
+    pub const ALL: [SparseArray; 3] = [SparseArray::Starts, SparseArray::Indices, SparseArray::Values];
+
+    /// The name in text.
+    pub fn name(self) -> &'static str {
+        match self {
+            SparseArray::Starts => "starts",
+            SparseArray::Indices => "indices",
+            SparseArray::Values => "values",
+        }
+    }
 }
 
 /// What 32 bits of a packed matrix hold.
@@ -296,6 +336,15 @@ impl Lane {
             Lane::One => 1,
             Lane::Bf16x2 => 2,
             Lane::I8x4 => 4,
+        }
+    }
+
+    /// The type of the elements, of a matrix of floats or of integers.
+    pub fn dtype(self) -> DType {
+        match self {
+            Lane::One => DType::F32,
+            Lane::Bf16x2 => DType::BF16,
+            Lane::I8x4 => DType::I8,
         }
     }
 }

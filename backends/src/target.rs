@@ -12,6 +12,24 @@ use target_lexicon::{Architecture, OperatingSystem, Triple};
 
 use crate::tuning::Tuning;
 
+/// When matrices with zeros are kept as blocks.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub enum Sparsity {
+    /// Where that is expected to be faster.
+    #[default]
+    Auto,
+    /// Never.
+    Never,
+    /// Always, whatever it costs.
+    Always,
+}
+
+impl Sparsity {
+    /// Every one with its name.
+    pub const ALL: [(&str, Sparsity); 3] =
+        [("auto", Sparsity::Auto), ("never", Sparsity::Never), ("always", Sparsity::Always)];
+}
+
 /// A CPU feature of x86-64 and how CPUID reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct X86Feature {
@@ -171,6 +189,8 @@ pub struct Target {
     pub cpu: String,
     /// What products are fastest with; nothing for what is usual.
     pub tuning: Tuning,
+    /// When matrices with zeros are kept as blocks.
+    pub sparsity: Sparsity,
     features: Vec<&'static str>,
 }
 
@@ -185,7 +205,14 @@ impl Target {
             Architecture::X86_64 => x86_features(&triple, cpu)?,
             _ => a64_features(&triple, cpu)?,
         };
-        Ok(Target { emitter: Emitter::Auto, triple, cpu: cpu.to_string(), tuning: Tuning::new(), features })
+        Ok(Target {
+            emitter: Emitter::Auto,
+            triple,
+            cpu: cpu.to_string(),
+            tuning: Tuning::new(),
+            sparsity: Sparsity::Auto,
+            features,
+        })
     }
 
     /// Cranelift's code generator for this target.

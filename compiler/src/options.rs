@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use bertc_backends::target::{Emitter, Target};
+use bertc_backends::target::{Emitter, Sparsity, Target};
 use bertc_ir::Diag;
 
 use crate::tuning;
@@ -18,6 +18,8 @@ pub struct CompileOptions {
     pub cpu: String,
     /// What makes machine code of kernels.
     pub emitter: Emitter,
+    /// When matrices with zeros are kept as blocks.
+    pub sparsity: Sparsity,
     /// Ranges of symbolic dims: name, smallest, largest. Equal ends pin the dim.
     pub dims: Vec<(String, i64, i64)>,
     /// Shapes of inputs, all dims pinned.
@@ -68,6 +70,7 @@ impl CompileOptions {
     pub fn machine(&self) -> Result<Target, Diag> {
         let mut target = Target::parse(&self.target, &self.cpu)?;
         target.emitter = self.emitter;
+        target.sparsity = self.sparsity;
         if let Some(path) = &self.tuning {
             target.tuning = tuning::read(path)?;
         }
@@ -143,6 +146,7 @@ impl Default for CompileOptions {
             target: target_lexicon::HOST.to_string(),
             cpu: "generic".into(),
             emitter: Emitter::Auto,
+            sparsity: Sparsity::Auto,
             dims: Vec::new(),
             shapes: Vec::new(),
             name: "bert".into(),
@@ -254,6 +258,15 @@ pub fn parse_opt_level(s: &str) -> Result<u8, String> {
         "3" => Ok(3),
         _ => Err("expected -O0, -O1, -O2 or -O3".into()),
     }
+}
+
+/// Parses when matrices are kept as blocks.
+///
+/// # Errors
+/// A message listing what there is.
+pub fn parse_sparsity(s: &str) -> Result<Sparsity, String> {
+    let names: Vec<_> = Sparsity::ALL.iter().map(|p| p.0).collect();
+    Sparsity::ALL.iter().find(|p| p.0 == s).map(|p| p.1).ok_or_else(|| format!("expected one of: {}", names.join(", ")))
 }
 
 /// Parses an emitter's name.

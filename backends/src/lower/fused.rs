@@ -4,7 +4,7 @@ use bertc_ir::kernel::DotKind;
 use bertc_ir::{Attention, DType, Diag, Dim, Linear, Op, SumNorm, ValueId};
 
 use super::ctx::Ctx;
-use super::gemm::{self, gemm};
+use super::gemm::{self, RightArg, gemm};
 use super::matmul::{self, Shape};
 use super::micro::Group;
 use super::nest::strides;
@@ -131,19 +131,13 @@ impl Lowering<'_> {
         let mut a = self.rows_of(source);
         let b = node.operands[1];
         let pairs = self.pairs(v);
-        let layout = |lane| ConstLayout::Packed { trans: l.trans_b, lane };
-        let b = if l.int8 {
-            self.integers(v, b, &mut shape, &mut a, layout(Lane::I8x4))?
-        } else {
-            let packed = match pairs {
-                Some(m) => Some(self.constant(m, layout(Lane::Bf16x2))),
-                None => self.matrix_constant(b, layout(Lane::One)),
-            };
-            match packed {
-                Some(c) => Arg::Const(c),
-                None => self.pack(v, b, &shape, l.trans_b, ta.dtype)?,
-            }
+        let (matrix, lane) = match pairs {
+            Some(m) => (Some(m), Lane::Bf16x2),
+            None => (self.constant_matrix(b), if l.int8 { Lane::I8x4 } else { Lane::One }),
         };
+        if l.int8 {
+            self.count_in_fours(v, &mut shape, &mut a)?;
+        }
         let bias = operand(l.bias_at()).map(|o| self.arg(o));
         let residual = operand(l.residual_at()).map(|o| self.arg(o));
         let norm = l.gamma_at().map(|i| [self.arg(node.operands[i]), self.arg(node.operands[i + 1])]);
@@ -168,16 +162,29 @@ impl Lowering<'_> {
             norm: l.norm,
             matrix_rows: Some(node.ty.shape[node.ty.rank() - 2].clone()),
         };
-        let mut c = Ctx::new("linear");
-        let a = (a.arg, a.start);
-        let args = gemm::Args { a, b, bias, residual, norm, lengths, scaling, left, quantised, y };
         let mut tile = match (group, ta.dtype) {
             (Group::Quad(_), _) => self.quads_tile,
             (Group::Pair, _) => self.pairs_tile,
             (Group::One, DType::F32) => self.tile,
             (Group::One, _) => self.narrow,
         };
-        if let (false, Arg::Const(_), Some(k), Some(n)) = (l.int8, &args.b, shape.k.as_const(), shape.n.as_const()) {
+        let b = match matrix {
+            Some(m) => match self.sparse(m, l.trans_b, lane, (tile, group), &shape) {
+                Some((plan, arrays)) => {
+                    tile = tile.even();
+                    RightArg::Sparse(plan, arrays)
+                }
+                None => {
+                    let layout = ConstLayout::Packed { trans: l.trans_b, lane };
+                    RightArg::Packed(Arg::Const(self.constant(m, layout)))
+                }
+            },
+            None if l.int8 => return Err(self.needs_constant(v)),
+            None => RightArg::Packed(self.pack(v, b, &shape, l.trans_b, ta.dtype)?),
+        };
+        if let (false, RightArg::Packed(Arg::Const(_)), Some(k), Some(n)) =
+            (l.int8, &b, shape.k.as_const(), shape.n.as_const())
+        {
             let product = Product { k, n, bf16: pairs.is_some(), lanes: tile.lanes };
             if let Some(choice) = self.target.tuning.get(&product) {
                 let registers = tile.registers(self.target);
@@ -189,6 +196,9 @@ impl Lowering<'_> {
             }
             self.product = Some((product, tile));
         }
+        let mut c = Ctx::new("linear");
+        let a = (a.arg, a.start);
+        let args = gemm::Args { a, b, bias, residual, norm, lengths, scaling, left, quantised, y };
         let tasks = gemm(&mut c, tile, &spec, args);
         self.step(v, c, tasks)
     }
@@ -205,27 +215,20 @@ impl Lowering<'_> {
         Ok((y, group.map(|g| self.define_group(&g)).transpose()?))
     }
 
-    /// The packed matrix `b` of a product of integers; its inner size becomes one of fours, and so do distances at its left.
-    fn integers(
-        &mut self,
-        v: ValueId,
-        b: ValueId,
-        shape: &mut Shape,
-        a: &mut Rows,
-        layout: ConstLayout,
-    ) -> Result<Arg, Diag> {
-        let k = shape.k.as_const().filter(|k| k % 4 == 0);
-        let packed = k.and_then(|_| self.matrix_constant(b, layout));
-        let (Some(k), Some(packed)) = (k, packed) else {
-            let what = "a 'linear' of int8 needs a constant matrix with a multiple of 4 rows in compiled code";
-            return Err(Diag::new(what).at(self.g.node(v).loc.clone()));
-        };
+    /// Counts the inner size of a product of integers in fours, and so distances at its left.
+    fn count_in_fours(&self, v: ValueId, shape: &mut Shape, a: &mut Rows) -> Result<(), Diag> {
+        let k = shape.k.as_const().filter(|k| k % 4 == 0).ok_or_else(|| self.needs_constant(v))?;
         shape.k = (k / 4).into();
         // Rows that are integers already are dense.
         if self.group_at_product(self.g.operands(v)[0]).is_none() {
             a.stride = shape.k.clone();
         }
-        Ok(Arg::Const(packed))
+        Ok(())
+    }
+
+    fn needs_constant(&self, v: ValueId) -> Diag {
+        let what = "a 'linear' of int8 needs a constant matrix with a multiple of 4 rows in compiled code";
+        Diag::new(what).at(self.g.node(v).loc.clone())
     }
 
     /// What makes floats of the sums of a product of integers.
@@ -235,8 +238,8 @@ impl Lowering<'_> {
         let per_row = !self.g.ty(o[at]).shape.is_empty();
         let units = if at_product { None } else { Some((self.arg(o[at]), per_row)) };
         let offsets = l.offset_at().filter(|_| !at_product).map(|at| self.arg(o[at]));
-        let layout = ConstLayout::Sums { trans: l.trans_b };
-        let sums = self.matrix_constant(o[1], layout).map(Arg::Const).ok_or_else(|| self.overflow(v))?;
+        let matrix = self.constant_matrix(o[1]).ok_or_else(|| self.needs_constant(v))?;
+        let sums = Arg::Const(self.constant(matrix, ConstLayout::Sums { trans: l.trans_b }));
         Ok(gemm::Scaling {
             units,
             offsets,
@@ -256,19 +259,23 @@ impl Lowering<'_> {
         if unsigned {
             return DotKind::U8I8;
         }
-        let parts = self.parts(b).unwrap_or_else(|| vec![self.roots[&b]]);
+        let parts = self.parts_of(self.constant_matrix(b).unwrap_or(b));
         let least = |&p: &ValueId| self.g.as_const(p).is_some_and(|t| t.bytes().contains(&0x80));
         if parts.iter().any(least) { DotKind::I8Full } else { DotKind::I8 }
     }
 
-    /// The constant of a matrix that is constant, or a concatenation of constants, in a layout.
-    fn matrix_constant(&mut self, b: ValueId, layout: ConstLayout) -> Option<usize> {
+    /// The value that has the elements of a matrix that is constant, or a concatenation of constants.
+    fn constant_matrix(&self, b: ValueId) -> Option<ValueId> {
         if self.is_packed_concat(b) {
-            return Some(self.constant(b, layout));
+            return Some(b);
         }
         let root = self.roots[&b];
-        let same = self.g.ty(root).shape == self.g.ty(b).shape;
-        (same && self.g.as_const(root).is_some()).then(|| self.constant(root, layout))
+        (self.g.ty(root).shape == self.g.ty(b).shape && self.g.as_const(root).is_some()).then_some(root)
+    }
+
+    /// The constants that a constant matrix consists of.
+    pub(super) fn parts_of(&self, v: ValueId) -> Vec<ValueId> {
+        self.parts(v).unwrap_or_else(|| vec![v])
     }
 
     pub(super) fn attention(&mut self, v: ValueId, a: Attention) -> Result<(), Diag> {

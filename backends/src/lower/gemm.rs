@@ -8,22 +8,27 @@
 //! depends neither on the tile nor on how rows and columns are split into tasks.
 
 mod scaling;
+mod sparse;
+mod tile;
 
-use bertc_ir::kernel::{Bin, Elem, Place, Reg};
+use bertc_ir::kernel::{Bin, Elem, Reg};
 use bertc_ir::{CmpOp, DType, Dim, RowQuant, UnaryOp};
 
 pub use self::scaling::Scaling;
 use self::scaling::{Quantised, Scales};
+pub use self::sparse::Plan;
+use self::sparse::Sparse;
+use self::tile::At;
 use super::ctx::Ctx;
-use super::elementwise;
 use super::lengths::{Lengths, zero as clear};
 use super::matmul::{PANEL, Shape, packed_dtype};
-use super::micro::{self, Group, Left, Range, Right, Spot, row_spots, row_tiles, whole_passes};
+use super::micro::{Group, Range, row_tiles, whole_passes};
 use super::nest::loop_over;
 use super::norm::{Norm, Row};
 use super::quantise::{RowArgs, RowQuantiser};
 use crate::emit::x86;
 use crate::plan::{ALIGN, Arg, Chunk};
+use crate::sparse::GROUP;
 use crate::target::{Emitter, Target};
 
 type Tasks = Option<Vec<(Dim, Chunk)>>;
@@ -148,8 +153,8 @@ pub struct Spec<'a> {
 pub struct Args {
     /// The left operand and the element where it begins.
     pub a: (Arg, Dim),
-    /// The packed right operand.
-    pub b: Arg,
+    /// The right operand.
+    pub b: RightArg,
     /// `[n]`.
     pub bias: Option<Arg>,
     /// `[m, n]`.
@@ -168,6 +173,15 @@ pub struct Args {
     pub y: Option<Arg>,
 }
 
+/// A right operand in memory.
+#[derive(Clone, Debug)]
+pub enum RightArg {
+    /// Packed.
+    Packed(Arg),
+    /// Its blocks: starts, indices and values.
+    Sparse(Plan, [Arg; 3]),
+}
+
 /// Builds the kernel; its tasks are batches × row blocks × column blocks.
 pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     c.b.keep_order();
@@ -176,14 +190,21 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
         Group::Pair => DType::BF16,
         Group::Quad(_) => DType::I32,
     };
-    let task_rows = tile.task_rows / tile.rows * tile.rows;
+    let task_rows = match &args.b {
+        RightArg::Packed(_) => tile.task_rows / tile.rows * tile.rows,
+        // What a task copies its rows for is worth more the more it does with them.
+        RightArg::Sparse(..) => SPARSE_ROWS,
+    };
     let whole_rows = args.norm.is_some() || args.quantised.is_some() || args.left.is_some();
     let left = match args.left {
         None => None,
         Some((quant, factor)) => Some(Quantised::bind(c, quant, factor, args.scaling.as_ref()?, s, task_rows)?),
     };
     let source = c.input(args.a.0, if left.is_none() && packed == DType::I32 { DType::I32 } else { s.dtype });
-    let b = c.input(args.b, packed);
+    let right = match args.b {
+        RightArg::Packed(b) => Operand::Packed(c.input(b, packed)),
+        RightArg::Sparse(plan, arrays) => Operand::Blocks(Sparse::bind(c, plan, arrays, s, task_rows)?),
+    };
     let bias = args.bias.map(|x| c.input(x, DType::F32));
     let residual = args.residual.map(|x| c.input(x, s.residual));
     let y = args.y.map(|y| c.output(y, s.y));
@@ -201,7 +222,7 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     let a = left.as_ref().map_or(source, |l| l.quads);
     let elem = Elem::of(packed);
     let own_left = left.is_some();
-    let g = Gemm { spec: s, tile, elem, a, own_left, b, bias, residual, y, scratch, scaling, quantiser };
+    let g = Gemm { spec: s, tile, elem, a, own_left, right, bias, residual, y, scratch, scaling, quantiser };
     // A tile loads its elements of the residual right before it stores its sums there; no other tile has them, and the norm
     // reads the sums only. Not so if partial sums are stored before, or if an activation puts the residual off.
     let alike = g.late_act().is_none() && g.block_count() <= 1 && s.residual == s.y;
@@ -215,8 +236,7 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     let t = c.b.task();
     let (n, k) = (c.dim(&shape.n), c.dim(&shape.k));
     let rows = match whole_rows {
-        // The unit of a share is a power of two.
-        true => Chunk::Share { multiple: 1 << tile.rows.trailing_zeros(), most: task_rows },
+        true => Chunk::Share { multiple: g.right.unit(&tile), most: task_rows },
         false => Chunk::Fixed(task_rows),
     };
     let mut tasks = vec![(shape.batch.clone(), 1.into()), (shape.m.clone(), rows)];
@@ -232,15 +252,24 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     let zero = c.b.int(0);
     let (mut n0, mut n1) = (zero, n);
     if !whole_rows {
-        let width = tile.task_columns;
-        let chunk = c.b.int(width);
+        let columns = match &g.right {
+            Operand::Packed(_) => Chunk::Fixed(tile.task_columns),
+            // Each copies its rows: as few as there are workers.
+            Operand::Blocks(_) => {
+                let most = shape.n.as_const()?.checked_add(GROUP as i64 - 1)? / GROUP as i64 * GROUP as i64;
+                Chunk::Share { multiple: GROUP as i64, most }
+            }
+        };
+        let chunk = c.chunk_size(&shape.n, columns);
         let blocks = ceil_div(c, n, chunk);
         let block = c.b.bin(Bin::RemU, batch, blocks);
         batch = c.b.bin(Bin::DivU, batch, blocks);
-        (n0, n1) = c.chunk(block, &shape.n, width);
-        tasks.push((shape.n.clone(), width.into()));
+        n0 = c.b.mul(block, chunk);
+        let end = c.b.add(n0, chunk);
+        n1 = c.b.min(end, n);
+        tasks.push((shape.n.clone(), columns));
     }
-    let mut base = Base { a: c.dim(&args.a.1), b: zero, y: zero, sums: zero, rows: zero, k, n };
+    let mut base = Base { a: c.dim(&args.a.1), b: zero, y: zero, sums: zero, rows: zero, first: m0, k, n };
     if shape.batch.as_const() != Some(1) {
         base.a = c.mul_add(base.a, batch, &shape.m.mul(&s.row_stride)?);
         base.y = c.mul_add(base.y, batch, &shape.m.mul(&shape.n)?);
@@ -278,7 +307,11 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
             left.quantiser.apply(c, &row, (source, from), to, index);
         });
     }
-    g.block(c, &base, live, [n0, n1]);
+    base.first = live[0];
+    match &g.right {
+        Operand::Packed(_) => g.block(c, &base, live, [n0, n1]),
+        Operand::Blocks(s) => g.sparse(c, &base, s, live, [n0, n1]),
+    }
     g.finish(c, &base, [m0, m1], [n0, n1], norm.as_ref(), lengths.as_ref());
     Some(tasks)
 }
@@ -297,7 +330,7 @@ struct Gemm<'a> {
     a: usize,
     /// Whether the task makes the left operand's integers.
     own_left: bool,
-    b: usize,
+    right: Operand,
     bias: Option<usize>,
     residual: Option<usize>,
     y: Option<usize>,
@@ -305,6 +338,25 @@ struct Gemm<'a> {
     scaling: Option<Scales>,
     quantiser: Option<RowQuantiser>,
 }
+
+/// The right operand: parameter numbers.
+enum Operand {
+    Packed(usize),
+    Blocks(Sparse),
+}
+
+impl Operand {
+    /// The unit of rows that tasks share, a power of two.
+    fn unit(&self, tile: &Tile) -> i64 {
+        match self {
+            Operand::Blocks(s) if s.plan.blocks.rows < 16 => PANEL,
+            _ => 1 << tile.rows.trailing_zeros(),
+        }
+    }
+}
+
+/// Rows of a task of a product with a sparse matrix.
+const SPARSE_ROWS: i64 = 64;
 
 /// Memory of a worker for the sums of a task, where the result can't hold them.
 struct Scratch {
@@ -324,6 +376,8 @@ struct Base {
     sums: Reg,
     /// Where row 0 would be among units and offsets of the left operand's rows.
     rows: Reg,
+    /// The first row that has a result.
+    first: Reg,
     k: Reg,
     n: Reg,
 }
@@ -358,25 +412,34 @@ impl Gemm<'_> {
             }
             from = end;
         }
+        self.panels(c, from, n1, |c, col, vectors| {
+            self.k_blocks(c, base, |c, k| self.rows(c, base, m, col, vectors, k));
+        });
+    }
+
+    /// Runs `body` for the strips of columns `n0..n1` that are no wider than a panel.
+    fn panels(&self, c: &mut Ctx, n0: Reg, n1: Reg, mut body: impl FnMut(&mut Ctx, Reg, i64)) {
+        loop_over(c, n0, n1, PANEL, |c, panel| self.strips(c, panel, n1, &mut body));
+    }
+
+    /// Those of one panel.
+    fn strips(&self, c: &mut Ctx, panel: Reg, n1: Reg, mut body: impl FnMut(&mut Ctx, Reg, i64)) {
         let vectors = self.tile.vectors.min(PANEL / i64::from(self.tile.lanes));
         let strip = vectors * i64::from(self.tile.lanes);
-        loop_over(c, from, n1, PANEL, |c, panel| {
-            self.k_blocks(c, base, |c, k| {
-                if strip == PANEL {
-                    return self.rows(c, base, m, panel, vectors, k);
-                }
-                let sixteen = c.b.int(PANEL);
-                let end = c.b.add(panel, sixteen);
-                let end = c.b.min(end, n1);
-                loop_over(c, panel, end, strip, |c, col| self.rows(c, base, m, col, vectors, k));
-            });
-        });
+        if strip == PANEL {
+            return body(c, panel, vectors);
+        }
+        let sixteen = c.b.int(PANEL);
+        let end = c.b.add(panel, sixteen);
+        let end = c.b.min(end, n1);
+        loop_over(c, panel, end, strip, |c, col| body(c, col, vectors));
     }
 
     /// The number of blocks of k; between them the sums are in the result's memory.
     fn block_count(&self) -> i64 {
         // Sums can't go through memory that would round them.
         let exact = matches!(self.spec.y, DType::F32 | DType::I32) && self.scaling.is_none();
+        let exact = exact && matches!(self.right, Operand::Packed(_));
         let size = self.spec.shape.k.as_const().filter(|_| exact);
         size.map_or(1, |k| (k + self.tile.block_k - 1) / self.tile.block_k)
     }
@@ -416,151 +479,8 @@ impl Gemm<'_> {
     /// All row tiles of a strip of columns.
     fn rows(&self, c: &mut Ctx, base: &Base, m: [Reg; 2], col: Reg, vectors: i64, k: &Block) {
         row_tiles(c, m, &self.spec.shape.m, self.tile.rows, |c, row, height| {
-            self.tile(c, base, row, height, col, vectors, k);
+            self.tile(c, base, At { row, rows: height, col, vectors }, k);
         });
-    }
-
-    /// The number of columns from each register of a strip on, where the last strip may be partly filled.
-    fn columns_left(&self, c: &mut Ctx, base: &Base, col: Reg, vectors: i64) -> Vec<Option<Reg>> {
-        let lanes = i64::from(self.tile.lanes);
-        if self.spec.shape.n.as_const().is_some_and(|n| n % (vectors * lanes) == 0) {
-            return vec![None; vectors as usize];
-        }
-        let left = |v: i64| {
-            let at = c.b.int(v * lanes);
-            let at = c.b.add(col, at);
-            Some(c.b.sub(base.n, at))
-        };
-        (0..vectors).map(left).collect()
-    }
-
-    #[allow(clippy::too_many_arguments, reason = "a tile is a point in a loop nest of five dims")]
-    fn tile(&self, c: &mut Ctx, base: &Base, row: Reg, rows: i64, col: Reg, vectors: i64, k: &Block) {
-        let lanes = i64::from(self.tile.lanes);
-        let zero = c.b.int(0);
-        let (ptr, stride) = self.sums();
-        let start = c.mul_add(col, row, &stride);
-        let start = c.b.add(start, base.sums);
-        let y = row_spots(c, ptr, start, &stride, rows);
-        let active = self.columns_left(c, base, col, vectors);
-        let place = |ptr: usize, s: Spot, v: i64| Place {
-            ptr,
-            base: Some(s.base),
-            index: zero,
-            offset: s.offset + v * lanes,
-            active: active[v as usize],
-        };
-        let load = |c: &mut Ctx, at: Place| c.b.load_at(at, self.tile.lanes);
-        let old = |c: &mut Ctx| -> Vec<Reg> {
-            y.iter().flat_map(|&r| (0..vectors).map(move |v| (r, v))).map(|(r, v)| load(c, place(ptr, r, v))).collect()
-        };
-        // In the order of the ops that became one: first the bias, then the activation, then the residual.
-        let complete = |c: &mut Ctx, acc: &[Reg]| -> Vec<Reg> {
-            let mut acc = match &self.scaling {
-                Some(s) => {
-                    let at = |c: &mut Ctx, ptr: usize| Spot { base: c.b.address(ptr, col, 0), offset: 0 };
-                    let vector = |c: &mut Ctx, ptr: usize, v: i64| {
-                        let at = at(c, ptr);
-                        load(c, place(ptr, at, v))
-                    };
-                    s.scale(c, acc, [base.rows, row], vectors, self.bias, vector)
-                }
-                None => acc.to_vec(),
-            };
-            if let Some(b) = self.bias.filter(|_| self.scaling.is_none()) {
-                let at = Spot { base: c.b.address(b, col, 0), offset: 0 };
-                let bias: Vec<Reg> = (0..vectors).map(|v| load(c, place(b, at, v))).collect();
-                acc.iter_mut().enumerate().for_each(|(i, x)| *x = c.b.add(*x, bias[i % bias.len()]));
-            }
-            if let Some(act) = self.spec.act.filter(|_| self.late_act().is_none()) {
-                acc.iter_mut().for_each(|x| *x = self.activate(c, act, *x));
-            }
-            if let Some(residual) = self.residual.filter(|_| self.late_act().is_none()) {
-                let start = c.mul_add(col, row, &self.spec.shape.n);
-                let start = c.b.add(start, base.y);
-                let spots = row_spots(c, residual, start, &self.spec.shape.n, rows);
-                for (row, spot) in acc.chunks_mut(vectors as usize).zip(spots) {
-                    for (v, x) in row.iter_mut().enumerate() {
-                        let r = load(c, place(residual, spot, v as i64));
-                        *x = c.b.add(*x, r);
-                    }
-                }
-            }
-            acc
-        };
-        let fresh = |c: &mut Ctx| match self.scaling.as_ref().and_then(|s| s.first(c, self.tile.lanes).zip(Some(s))) {
-            None => vec![c.imm(self.elem, self.tile.lanes, 0.0); (rows * vectors) as usize],
-            Some((factor, s)) => {
-                let at = Spot { base: c.b.address(s.sums, col, 0), offset: 0 };
-                let first = |v: i64| {
-                    let sums = load(c, place(s.sums, at, v));
-                    c.b.mul(sums, factor)
-                };
-                (0..vectors).map(first).collect::<Vec<_>>().repeat(rows as usize)
-            }
-        };
-        let init = match k.first {
-            None => fresh(c),
-            Some(first) => {
-                let zeros = fresh(c);
-                c.b.begin_if(first);
-                c.b.begin_else(zeros);
-                let yields = old(c);
-                c.b.end_if(yields)
-            }
-        };
-        // Rows that the task has made integers lie one behind the other.
-        let made = self.own_left.then_some(&self.spec.shape.k);
-        let stride = made.unwrap_or(&self.spec.row_stride);
-        let start = c.mul_add(base.a, row, stride);
-        let left = Left { ptr: self.a, rows: row_spots(c, self.a, start, stride, rows) };
-        // Panel p starts at p·16·K; inside it a row of 16 columns per group of k.
-        let g = self.spec.group.size();
-        let (mask, low) = (c.b.int(-PANEL), c.b.int(PANEL - 1));
-        let panel = c.b.bin(Bin::And, col, mask);
-        let inside = c.b.bin(Bin::And, col, low);
-        let mut at = c.b.mul(panel, base.k);
-        at = c.mul_add(at, inside, &g.into());
-        at = c.b.add(at, base.b);
-        let mut panels = vec![c.b.address(self.b, at, 0)];
-        for _ in 1..vectors * lanes / PANEL {
-            let sixteen = c.b.int(PANEL);
-            at = c.mul_add(at, sixteen, &self.spec.shape.k);
-            panels.push(c.b.address(self.b, at, 0));
-        }
-        let spot = |v: i64| Spot { base: panels[(v * lanes / PANEL) as usize], offset: v * lanes % PANEL * g };
-        // The strip behind this one is next, and comes from far away if it is a weight: there its lines are asked for at an
-        // even pace.
-        let ahead = self.spec.shape.k.as_const().map(|k| k.saturating_mul(vectors * lanes)).filter(|n| *n < 1 << 24);
-        let right = Right { ptr: self.b, vectors: (0..vectors).map(spot).collect(), stride: PANEL.into(), ahead };
-        let acc = micro::accumulate(c, &self.tile, self.spec.group, &left, &right, k.range, init);
-        let acc = match k.last {
-            None => complete(c, &acc),
-            Some(last) => {
-                c.b.begin_if(last);
-                let yields = complete(c, &acc);
-                c.b.begin_else(yields);
-                c.b.end_if(acc)
-            }
-        };
-        for (r, accs) in acc.chunks(vectors as usize).enumerate() {
-            for (v, &x) in accs.iter().enumerate() {
-                c.b.store_at(place(ptr, y[r], v as i64), x);
-            }
-        }
-    }
-
-    /// An activation, as exact as what reads its results can tell.
-    fn activate(&self, c: &mut Ctx, act: UnaryOp, x: Reg) -> Reg {
-        // Not where more follows that could make much of a little, nor where a model says what the integers are.
-        let of_rows = self.quantiser.as_ref().is_some_and(RowQuantiser::is_of_rows);
-        let only = of_rows && self.y.is_none() && self.residual.is_none() && self.spec.norm.is_none();
-        if only { elementwise::coarse(c, act, x) } else { elementwise::unary(c, act, DType::F32, x) }
-    }
-
-    /// The activation, if it doesn't belong to the tile.
-    fn late_act(&self) -> Option<UnaryOp> {
-        self.spec.act.filter(|_| !self.tile.has_room())
     }
 
     /// What needs many registers, or whole rows: activation, residual after it, and norm; and zeros for rows without a

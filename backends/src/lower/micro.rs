@@ -152,7 +152,8 @@ pub fn accumulate(c: &mut Ctx, tile: &Tile, group: Group, a: &Left, b: &Right, k
     carried.split_off(1)
 }
 
-fn multiply_add(c: &mut Ctx, group: Group, a: Reg, b: Reg, acc: Reg) -> Reg {
+/// acc + a·b in each lane.
+pub fn multiply_add(c: &mut Ctx, group: Group, a: Reg, b: Reg, acc: Reg) -> Reg {
     match group {
         Group::Pair => c.b.dot(DotKind::Bf16, a, b, acc),
         Group::Quad(kind) => c.b.dot(kind, a, b, acc),

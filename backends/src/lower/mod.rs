@@ -16,6 +16,7 @@ mod nest;
 mod norm;
 mod quantise;
 mod rows;
+mod sparse;
 mod sum_norm;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -30,6 +31,7 @@ pub use self::matmul::PANEL;
 use self::matmul::Shape;
 use self::micro::Group;
 use self::nest::{Source, View, pointwise, scalar_nest, strides};
+pub use self::sparse::Decision;
 use crate::arena;
 use crate::plan::{Arg, Chunk, ConstData, ConstLayout, Lane, PortSpec, Program, Step};
 use crate::target::Target;
@@ -56,6 +58,8 @@ pub struct Traced {
     pub values: Vec<ValueId>,
     /// For each step the product by a constant matrix that it is, if it is one, and its tile.
     pub products: Vec<Option<(Product, Tile)>>,
+    /// For each step what was found of its matrix, if that has enough zeros to be looked at.
+    pub sparse: Vec<Option<Decision>>,
 }
 
 /// [`lower`], for those who show a program next to its graph.
@@ -82,6 +86,8 @@ pub fn lower_traced(graph: &Graph, target: &Target) -> Result<Traced, Vec<Diag>>
         values: Vec::new(),
         product: None,
         products: Vec::new(),
+        decision: None,
+        sparse: Vec::new(),
         made: BTreeSet::new(),
     };
     l.run()
@@ -119,6 +125,9 @@ struct Lowering<'a> {
     /// What the next step is, as in [`Traced::products`].
     product: Option<(Product, Tile)>,
     products: Vec<Option<(Product, Tile)>>,
+    /// What was found of the next step's matrix.
+    decision: Option<Decision>,
+    sparse: Vec<Option<Decision>>,
     /// Values that an earlier step has made besides its own.
     made: BTreeSet<ValueId>,
 }
@@ -169,7 +178,7 @@ impl Lowering<'_> {
             steps: self.steps,
         };
         program.verify()?;
-        Ok(Traced { program, values: self.values, products: self.products })
+        Ok(Traced { program, values: self.values, products: self.products, sparse: self.sparse })
     }
 
     /// Topological order in which everything a fallible op needs comes first.
@@ -256,7 +265,7 @@ impl Lowering<'_> {
             return c;
         }
         let one = |v: ValueId| self.g.as_const(v).expect("caller checked for a constant").clone().into();
-        let parts = self.parts(v).unwrap_or_else(|| vec![v]).into_iter().map(one).collect();
+        let parts = self.parts_of(v).into_iter().map(one).collect();
         self.consts.push(ConstData { parts, layout });
         self.const_of.insert((v, layout), self.consts.len() - 1);
         self.consts.len() - 1
@@ -281,6 +290,7 @@ impl Lowering<'_> {
         self.steps.push(Step { kernel: index, args: c.args, tasks, fallible, in_place: c.in_place, source });
         self.values.push(v);
         self.products.push(self.product.take());
+        self.sparse.push(self.decision.take());
         Ok(())
     }
 
@@ -568,7 +578,7 @@ impl Lowering<'_> {
         let a = (left, Dim::constant(0));
         let args = gemm::Args {
             a,
-            b: right,
+            b: gemm::RightArg::Packed(right),
             bias: None,
             residual: None,
             norm: None,

@@ -255,3 +255,12 @@ pub fn scalar_nest(
     });
     Some(vec![(total, per_task)])
 }
+
+/// The columns of a square matrix, given its rows.
+pub fn transpose(c: &mut Ctx, mut rows: Vec<Reg>) -> Vec<Reg> {
+    let half = rows.len() / 2;
+    for _ in 0..rows.len().ilog2() {
+        rows = (0..half).flat_map(|i| [false, true].map(|high| c.b.zip(high, rows[i], rows[i + half]))).collect();
+    }
+    rows
+}

@@ -9,7 +9,8 @@ use bertc_ir::{DType, Diag, Dim, Loc, Tensor, TensorType};
 
 use super::print::rounded_type;
 use super::verify::{Place, violations};
-use crate::plan::{Arg, Buffer, Chunk, ConstData, ConstLayout, Lane, Part, PortSpec, Program, Slot, Step};
+use crate::plan::{Arg, Buffer, Chunk, ConstData, ConstLayout, Lane, Part, PortSpec, Program, Slot, SparseArray, Step};
+use crate::sparse::Blocks;
 
 /// Errors after which parsing ends.
 const MAX_ERRORS: usize = 100;
@@ -226,7 +227,7 @@ impl<'a> Parser<'a> {
         let read = match () {
             () if self.reader.is_word("tensor") => self.plain()?,
             () if self.reader.is_word("rounded") => self.rounded(at)?,
-            () => self.packed(at)?,
+            () => self.matrix(at)?,
         };
         if let Some(last) = self.program.consts.last_mut() {
             *last = read;
@@ -259,40 +260,74 @@ impl<'a> Parser<'a> {
         checked(ConstData { parts, layout: ConstLayout::Rounded }, &rounded_type(&shape), loc)
     }
 
-    /// A constant in a layout of its own; its type is at byte `at`.
-    fn packed(&mut self, at: usize) -> Parsed<ConstData> {
-        let sums = self.reader.eat_word("sums");
-        if !sums && !self.reader.eat_word("packed") {
-            return Err(self.reader.expected("a type: 'tensor<…>', 'rounded<…>', 'packed<…>' or 'sums<…>'"));
-        }
+    /// A matrix in a layout of its own; its type is at byte `at`.
+    fn matrix(&mut self, at: usize) -> Parsed<ConstData> {
+        let layouts = ["packed", "sums", "sparse"];
+        let Some(kind) = layouts.into_iter().find(|w| self.reader.eat_word(w)) else {
+            let what = "a type: 'tensor<…>', 'rounded<…>', 'packed<…>', 'sums<…>' or 'sparse<…>'";
+            return Err(self.reader.expected(what));
+        };
         self.reader.expect("<")?;
         let k = self.reader.index()?;
         self.reader.expect_word("x")?;
         let n = self.reader.index()?;
-        let (ty, lane) = if sums {
-            (format!("sums<{k} x {n}>"), Lane::One)
-        } else {
+        let mut ty = format!("{kind}<{k} x {n}");
+        let mut lane = Lane::One;
+        if kind != "sums" {
             self.reader.expect_word("x")?;
             let elems = [DType::F32, DType::I32, DType::BF16, DType::I8];
             let elem = elems.into_iter().find(|d| self.reader.eat_word(d.name()));
             let elem = elem.ok_or_else(|| self.reader.expected("'f32', 'i32', 'bf16' or 'i8'"))?;
-            let lane = match elem {
+            lane = match elem {
                 DType::BF16 => Lane::Bf16x2,
                 DType::I8 => Lane::I8x4,
                 _ => Lane::One,
             };
-            (format!("packed<{k} x {n} x {elem}>"), lane)
+            ty = format!("{ty} x {elem}");
+        }
+        let mut layout = match kind {
+            "sums" => ConstLayout::Sums { trans: false },
+            "packed" => ConstLayout::Packed { trans: false, lane },
+            _ => {
+                let (blocks, count, array) = self.blocks(lane)?;
+                ty = format!("{ty}, {count} of {blocks}, {}", array.name());
+                ConstLayout::Sparse { trans: false, lane, blocks, count, array }
+            }
         };
         self.reader.expect(">")?;
         let loc = self.reader.span(at);
         self.reader.expect("=")?;
-        let trans = self.reader.eat_word("transpose");
-        let layout = if sums { ConstLayout::Sums { trans } } else { ConstLayout::Packed { trans, lane } };
+        if let ConstLayout::Packed { trans, .. } | ConstLayout::Sums { trans } | ConstLayout::Sparse { trans, .. } =
+            &mut layout
+        {
+            *trans = self.reader.eat_word("transpose");
+        }
         let mut parts = vec![part(self.reader.constant(None)?)];
         while self.reader.eat(",") {
             parts.push(part(self.reader.constant(None)?));
         }
-        checked(ConstData { parts, layout }, &ty, loc)
+        checked(ConstData { parts, layout }, &format!("{ty}>"), loc)
+    }
+
+    /// What a sparse matrix' type says of its blocks, behind the type of its elements.
+    fn blocks(&mut self, lane: Lane) -> Parsed<(Blocks, u32, SparseArray)> {
+        self.reader.expect(",")?;
+        let count = self.reader.index()?;
+        let count = u32::try_from(count).map_err(|_| self.reader.expected("a number of blocks of 32 bits"))?;
+        self.reader.expect_word("of")?;
+        let rows = self.reader.index()?;
+        self.reader.expect_word("x")?;
+        let steps = self.reader.index()?;
+        let all = Blocks::all(lane);
+        let same = |b: &&Blocks| usize::from(b.rows) == rows && usize::from(b.steps) == steps;
+        let Some(&blocks) = all.iter().find(same) else {
+            let all: Vec<String> = all.iter().map(Blocks::to_string).collect();
+            return Err(self.reader.expected(&format!("a size of blocks: {}", all.join(", "))));
+        };
+        self.reader.expect(",")?;
+        let array = SparseArray::ALL.into_iter().find(|a| self.reader.eat_word(a.name()));
+        let array = array.ok_or_else(|| self.reader.expected("'starts', 'indices' or 'values'"))?;
+        Ok((blocks, count, array))
     }
 
     /// Bytes between angle brackets.

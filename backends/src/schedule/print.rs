@@ -50,6 +50,10 @@ impl ConstData {
                 };
                 Some(format!("packed<{k} x {n} x {elem}>"))
             }
+            (ConstLayout::Sparse { trans, lane, blocks, count, array }, parts) => {
+                let (k, n) = side_by_side(parts, trans)?;
+                Some(format!("sparse<{k} x {n} x {}, {count} of {blocks}, {}>", lane.dtype(), array.name()))
+            }
         }
     }
 }
@@ -187,7 +191,10 @@ impl<'a> Printer<'a> {
     fn constant(&mut self, i: usize, c: &ConstData) -> fmt::Result {
         let (id, ty) = (self.numbered('c', i), c.layout_type().unwrap_or_else(|| "invalid".into()));
         write!(self.out, "  const {id} : {ty} = ")?;
-        if let ConstLayout::Packed { trans: true, .. } | ConstLayout::Sums { trans: true } = c.layout {
+        if let ConstLayout::Packed { trans: true, .. }
+        | ConstLayout::Sums { trans: true }
+        | ConstLayout::Sparse { trans: true, .. } = c.layout
+        {
             self.out.push_str("transpose ");
         }
         for (i, part) in c.parts.iter().enumerate() {

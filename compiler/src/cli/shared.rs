@@ -3,11 +3,12 @@
 
 use std::path::PathBuf;
 
-use bertc_backends::target::Emitter;
+use bertc_backends::target::{Emitter, Sparsity};
 use clap::Args;
 
 use crate::options::{
     CompileOptions, DEFAULT_OPT_LEVEL, Watch, parse_budget, parse_dim, parse_emitter, parse_opt_level, parse_shape,
+    parse_sparsity,
 };
 use crate::pruning::{parse_block, parse_sparsity};
 
@@ -114,6 +115,9 @@ pub struct BuildArgs {
     /// What makes machine code of kernels: auto (the widest registers of the CPU), clif (Cranelift, 128 bits)
     #[arg(long, value_name = "EMITTER", value_parser = parse_emitter, default_value = "auto")]
     pub emitter: Emitter,
+    /// Keep matrices with many zeros as blocks: auto (where that is faster), never, always
+    #[arg(long, value_name = "WHEN", value_parser = parse_sparsity, default_value = "auto")]
+    pub sparse: Sparsity,
     /// Tiles and tasks of products, as `bertc tune` found them to be fastest
     #[arg(long, value_name = "TUNING.json")]
     pub tuning: Option<PathBuf>,
@@ -170,7 +174,8 @@ impl PassArgs {
 impl BuildArgs {
     /// The options of a compilation, the rest by default.
     pub fn options(self) -> CompileOptions {
-        let mut options = CompileOptions { emitter: self.emitter, tuning: self.tuning, ..CompileOptions::default() };
+        let (emitter, tuning, sparsity) = (self.emitter, self.tuning, self.sparse);
+        let mut options = CompileOptions { emitter, tuning, sparsity, ..CompileOptions::default() };
         self.pass.apply(&mut options);
         self.dims.apply(&mut options);
         options.watch.decisions &= !self.quiet;

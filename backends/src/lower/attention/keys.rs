@@ -6,7 +6,7 @@ use bertc_ir::{CmpOp, Dim};
 use super::super::ctx::Ctx;
 use super::super::matmul::PANEL;
 use super::super::micro::{Spot, round_down, row_spots};
-use super::super::nest::{fold_over, loop_over};
+use super::super::nest::{fold_over, loop_over, transpose};
 use super::super::norm::Row;
 use super::{Attention, KEYS, MASKED};
 
@@ -128,13 +128,4 @@ impl Attention {
     fn packed_place(&self, index: Reg, offset: i64) -> Place {
         Place { ptr: self.group().1, base: Some(self.packed), index, offset, active: None }
     }
-}
-
-/// The columns of a square matrix, given its rows.
-fn transpose(c: &mut Ctx, mut rows: Vec<Reg>) -> Vec<Reg> {
-    let half = rows.len() / 2;
-    for _ in 0..rows.len().ilog2() {
-        rows = (0..half).flat_map(|i| [false, true].map(|high| c.b.zip(high, rows[i], rows[i + half]))).collect();
-    }
-    rows
 }

@@ -104,11 +104,16 @@ impl Scales {
         }
     }
 
+    /// Whether the products' sums start with 0.
+    pub(super) fn starts_at_zero(&self) -> bool {
+        self.zero.is_none() && self.added == 0
+    }
+
     /// The factor of the columns' sums that the products' sums start with, if it isn't 0: minus what is too much in each
     /// integer of the left operand.
     pub(super) fn first(&self, c: &mut Ctx, lanes: u8) -> Option<Reg> {
         match self.zero {
-            None if self.added == 0 => None,
+            _ if self.starts_at_zero() => None,
             None => Some(c.imm(Elem::I32, lanes, -self.added as f64)),
             Some(zero) => {
                 let at = c.b.int(0);
