@@ -3,8 +3,9 @@
 
 mod bf16;
 mod int8;
+mod sparse;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bertc_ir::kernel::interp::{self, Memory};
 use bertc_ir::{
@@ -14,8 +15,8 @@ use bertc_ir::{
 
 use super::lower;
 use crate::pack::write_packed;
-use crate::plan::{Arg, Buffer, Program};
-use crate::target::Target;
+use crate::plan::{Arg, Buffer, ConstData, ConstLayout, Program};
+use crate::target::{Sparsity, Target};
 
 /// Runs a program in the interpreter, with several workers the tasks from the last to the first. `Err`: what failed; the
 /// error flag is "index out of range".
@@ -83,6 +84,7 @@ struct Case {
     g: Graph,
     dims: Vec<i64>,
     seed: u64,
+    sparsity: Sparsity,
 }
 
 impl Case {
@@ -91,7 +93,7 @@ impl Case {
         let mut g = Graph::new("f");
         g.symbols.intern("a", 1, 64);
         g.symbols.intern("b", 1, 64);
-        Case { g, dims: vec![a, b], seed: 7 }
+        Case { g, dims: vec![a, b], seed: 7, sparsity: Sparsity::Auto }
     }
 
     fn shape(&self, dims: &[&str]) -> Vec<Dim> {
@@ -135,6 +137,19 @@ impl Case {
         p.buffers.iter().filter(|b| meets(b)).count()
     }
 
+    /// The sizes of blocks in a program that computes `output`.
+    fn blocks(&self, output: ValueId) -> BTreeSet<(u8, u8)> {
+        let mut g = self.g.clone();
+        g.add_output("y", output);
+        let mut target = Target::parse("x86_64", "znver4").unwrap();
+        target.sparsity = self.sparsity;
+        let blocks = |c: &ConstData| match c.layout {
+            ConstLayout::Sparse { blocks, .. } => Some((blocks.rows, blocks.steps)),
+            _ => None,
+        };
+        lower(&g, &target).unwrap().consts.iter().filter_map(blocks).collect()
+    }
+
     /// An input of lengths: 0 to 6.
     fn lengths(&mut self, n: &str) -> ValueId {
         self.input(DType::I64, &[n])
@@ -156,7 +171,9 @@ impl Case {
         // Tiles differ by the number of registers.
         let targets = [("x86_64", "generic"), ("x86_64", "x86-64-v3"), ("x86_64", "znver4"), ("aarch64", "generic")];
         for (target, cpu) in targets {
-            let p = lower(&self.g, &Target::parse(target, cpu).unwrap()).unwrap_or_else(|e| panic!("{e:?}"));
+            let mut machine = Target::parse(target, cpu).unwrap();
+            machine.sparsity = self.sparsity;
+            let p = lower(&self.g, &machine).unwrap_or_else(|e| panic!("{e:?}"));
             let got = interpret(&p, &self.dims, &inputs, 1).unwrap_or_else(|e| panic!("{e}\n{}", p.print()));
             let shared = interpret(&p, &self.dims, &inputs, 3).unwrap_or_else(|e| panic!("{e}\n{}", p.print()));
             // Compared as bits: a NaN isn't equal to itself.

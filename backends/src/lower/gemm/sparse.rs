@@ -275,7 +275,7 @@ impl Gemm<'_> {
                 (0..).zip(square).for_each(|(i, v)| c.b.store_at(place(at, i * width), v));
             });
             if k % lanes > 0 {
-                let left = c.b.int(k % lanes * group.size());
+                let left = c.b.int(k % lanes);
                 let square: Vec<Reg> = rows.iter().map(|r| load(c, r, end, Some(left))).collect();
                 let at = c.mul_add(to, end, &width.into());
                 let square = transpose(c, square);

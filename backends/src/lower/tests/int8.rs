@@ -63,7 +63,7 @@ fn tensors() {
         let y = c.add(Op::Quantise { to }, &[x, scale, zero]);
         let q = c.add(Op::Quantise { to }, &[x, scale, zero]);
         for full in [false, true] {
-            let mut c = Case { g: c.g.clone(), dims: c.dims.clone(), seed: 9 };
+            let mut c = Case { g: c.g.clone(), dims: c.dims.clone(), seed: 9, sparsity: c.sparsity };
             let (w, columns, point) = (c.bytes(&[12, 20], full), c.constant(F, &[20]), c.input(DType::I32, &[]));
             let l = Linear { int8: true, zero: true, ..Linear::default() };
             let z = c.add(Op::Linear(l), &[q, w, scale, columns, zero]);
