@@ -11,7 +11,9 @@ use bertc_ir::text::PrintOptions;
 use bertc_ir::{DType, Diag, Graph, Op};
 use bertc_passes::registry::PASSES;
 
+use crate::blocks;
 use crate::import::onnx::{self, ImportOptions};
+use crate::instrument::explain;
 use crate::options::{CompileOptions, StopAfter};
 use crate::output::same_file;
 use crate::passes;
@@ -88,9 +90,16 @@ pub fn compile_with(path: &Path, options: &CompileOptions, progress: &mut Progre
 /// # Errors
 /// What the backend doesn't support.
 pub fn lower_front(front: Front, options: &CompileOptions, progress: &mut Progress) -> Result<Compiled, Vec<Diag>> {
+    let mut remarks = Vec::new();
     let variants = progress.phase(Phase::Lower, || {
-        let lowered = front.target.variants(front.needs(options)).into_iter().map(|target| {
-            let program = lower::lower(&front.graph, &target)?;
+        let targets = front.target.variants(front.needs(options));
+        let widest = targets.last().map_or_else(String::new, |t| t.cpu.clone());
+        let lowered = targets.into_iter().map(|target| {
+            let traced = lower::lower_traced(&front.graph, &target)?;
+            if options.watch.explain && target.cpu == widest {
+                remarks = blocks::remarks(&front.graph, &traced);
+            }
+            let program = traced.program;
             if options.verify_each || cfg!(debug_assertions) {
                 program.verify()?;
             }
@@ -98,6 +107,10 @@ pub fn lower_front(front: Front, options: &CompileOptions, progress: &mut Progre
         });
         lowered.collect::<Result<Vec<_>, Vec<Diag>>>()
     })?;
+    if !remarks.is_empty() {
+        // Nobody is left to tell when standard error is gone.
+        let _ = std::io::stderr().write_all(explain(&remarks).as_bytes());
+    }
     Ok(Compiled { front, variants, profile: options.profile })
 }
 
@@ -224,7 +237,7 @@ fn hash(path: &Path, graph: &Graph, target: &Target, o: &CompileOptions) -> Resu
     for text in [&o.name, &target.triple.to_string(), &target.cpu] {
         part(text.as_bytes());
     }
-    part(&[o.opt_level, u8::from(target.emitter == Emitter::Clif), u8::from(o.skip_padding)]);
+    part(&[o.opt_level, u8::from(target.emitter == Emitter::Clif), u8::from(o.skip_padding), o.sparsity as u8]);
     part(format!("{:?}", o.dims).as_bytes());
     part(format!("{:?}", o.shapes).as_bytes());
     if let Some(passes) = &o.passes {

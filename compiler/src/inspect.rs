@@ -78,7 +78,7 @@ fn first_bytes(file: &Path) -> std::io::Result<Vec<u8>> {
 }
 
 /// A table under a heading, with an empty line before; nothing without rows.
-fn section(heading: &str, header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
+pub(crate) fn section(heading: &str, header: &[&str], rows: Vec<Vec<String>>, right: &[usize]) -> String {
     if rows.is_empty() {
         return String::new();
     }

@@ -14,6 +14,7 @@
 use std::path::Path;
 
 pub mod bench;
+pub mod blocks;
 pub mod calibration;
 pub mod check;
 pub mod cli;

@@ -211,7 +211,8 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     // What comes after the sums reads them again: they are not rounded before.
     let again = s.act.is_some() && !tile.has_room() || args.norm.is_some();
     let scratch = if y.is_none() || again && s.y != DType::F32 {
-        let columns = if whole_rows { s.shape.n.as_const()? } else { tile.task_columns };
+        let all_columns = whole_rows || matches!(right, Operand::Blocks(_));
+        let columns = if all_columns { s.shape.n.as_const()? } else { tile.task_columns };
         let bytes = u64::try_from(task_rows.checked_mul(columns)?.checked_mul(4)?).ok()?.next_multiple_of(ALIGN);
         Some(Scratch { ptr: c.output(Arg::Scratch(bytes), DType::F32), columns, elements: (bytes / 4) as i64 })
     } else {

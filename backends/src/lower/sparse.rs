@@ -8,21 +8,32 @@ use super::matmul::Shape;
 use super::micro::Group;
 use crate::plan::{Arg, ConstLayout, Lane, Part, SparseArray};
 use crate::sparse::{Blocks, Lanes};
-use crate::target::{Sparsity, Target};
+use crate::target::Sparsity;
 
 /// What was found of a matrix with many zeros.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct Decision {
+    /// Inputs and outputs.
+    pub size: [usize; 2],
+    /// What its lanes hold.
+    pub lane: Lane,
     /// The part of its elements that are zero.
     pub zeros: f64,
     /// The blocks that suit it best.
     pub blocks: Blocks,
     /// The part of them that is not zero.
     pub kept: f64,
-    /// How much faster the product is expected to be than that of the packed matrix.
-    pub gain: f64,
+    /// How much faster the product is expected to be than that of the packed matrix, of 16 and of 128 rows.
+    pub gains: [f64; 2],
     /// Whether it is kept as blocks.
     pub sparse: bool,
+}
+
+impl Decision {
+    /// Outputs and inputs of a block, in elements.
+    pub fn block(&self) -> [usize; 2] {
+        [self.blocks.rows.into(), usize::from(self.blocks.steps) * self.lane.elements()]
+    }
 }
 
 /// A matrix with fewer zeros isn't looked at: at no size are blocks faster.
@@ -58,11 +69,12 @@ impl Lowering<'_> {
             let count = lanes.count(blocks);
             let kept = (count * blocks.lanes()) as f64 / total.max(1) as f64;
             let plan = Plan::new(blocks, &tile.even(), group, self.target);
-            (plan, count, kept, plan.gain(&tile, group, kept, [lanes.inputs, n], self.target))
+            (plan, count, kept, plan.gains(&tile, group, kept))
         });
-        let (plan, count, kept, gain) = each.max_by(|a, b| a.3.total_cmp(&b.3))?;
-        let sparse = gain >= LEAST_GAIN || policy == Sparsity::Always;
-        self.decision = Some(Decision { zeros, blocks: plan.blocks, kept, gain, sparse });
+        let (plan, count, kept, gains) = each.max_by(|a, b| a.3[1].total_cmp(&b.3[1]))?;
+        let sparse = gains.into_iter().all(|g| g >= LEAST_GAIN) || policy == Sparsity::Always;
+        let size = [lanes.inputs * lane.elements(), n];
+        self.decision = Some(Decision { size, lane, zeros, blocks: plan.blocks, kept, gains, sparse });
         let count = u32::try_from(count).ok().filter(|_| sparse)?;
         let blocks = plan.blocks;
         let arrays = SparseArray::ALL.map(|array| {
@@ -87,20 +99,79 @@ fn zeros(parts: &[Part]) -> f64 {
     zeros as f64 / all.max(1) as f64
 }
 
+/// The time of a product with blocks, of which a part is kept, in those of the product with the packed matrix: `a` times the
+/// part plus `c`. With 16 rows and with 128.
+type Cost = [(f64, f64); 2];
+
+/// Fitted to `testsuite/benches/sparse/fit.py`, whose results are in `docs/compression.md`: for blocks of 16, of 4, of 1 output,
+/// and for those that lie input by input; the latter of four i8 don't exist. Of floats, of pairs of bf16, and of fours of i8.
+type Costs = [[Cost; 4]; 3];
+
+const AVX512: Costs = [
+    [
+        [(1.70, 0.00), (1.11, 0.02)],
+        [(1.90, 0.03), (1.30, 0.03)],
+        [(2.50, 0.12), (2.60, 0.04)],
+        [(0.82, 0.20), (0.97, 0.08)],
+    ],
+    [
+        [(1.55, 0.02), (1.20, 0.03)],
+        [(1.95, 0.02), (0.95, 0.13)],
+        [(2.85, 0.22), (2.60, 0.09)],
+        [(1.90, 0.20), (1.50, 0.12)],
+    ],
+    [
+        [(1.34, 0.04), (1.37, 0.08)],
+        [(1.24, 0.10), (0.98, 0.15)],
+        [(2.40, 0.18), (2.00, 0.15)],
+        [(9.99, 1.00), (9.99, 1.00)],
+    ],
+];
+
+/// Of code with AVX2.
+const AVX2: Costs = [
+    [
+        [(2.00, 0.00), (1.55, 0.01)],
+        [(2.05, 0.00), (1.60, 0.01)],
+        [(3.20, 0.04), (3.00, 0.00)],
+        [(1.35, 0.15), (1.20, 0.11)],
+    ],
+    [
+        [(1.46, 0.02), (1.24, 0.03)],
+        [(2.05, 0.05), (1.60, 0.10)],
+        [(3.20, 0.10), (3.00, 0.10)],
+        [(1.90, 0.20), (1.50, 0.12)],
+    ],
+    [
+        [(1.60, 0.05), (1.40, 0.08)],
+        [(1.60, 0.10), (1.40, 0.15)],
+        [(3.00, 0.18), (2.50, 0.15)],
+        [(9.99, 1.00), (9.99, 1.00)],
+    ],
+];
+
+/// Of 128-bit code.
+const NARROW: Costs = AVX2;
+
 impl Plan {
-    /// How much faster a product of `k` lanes and `n` outputs is expected to be with blocks, of which a part is kept, than
-    /// with the packed matrix: fitted to measurements, see `docs/compression.md`.
-    fn gain(&self, _tile: &Tile, group: Group, kept: f64, [k, n]: [usize; 2], _target: &Target) -> f64 {
-        // Times of a multiplication, in those of the packed matrix.
-        let slower = match (self.blocks.rows, self.blocks.by_inputs(), group) {
-            (16, ..) => 1.05,
-            (4, ..) => 1.1,
-            (_, true, _) => 1.1,
-            (_, _, Group::Quad(_)) => 1.5,
-            _ => 2.2,
+    /// How much faster a product is expected to be with these blocks, of which a part is kept, than with the packed matrix: of
+    /// 16 rows and of 128.
+    fn gains(&self, tile: &Tile, group: Group, kept: f64) -> [f64; 2] {
+        let costs = match tile.lanes {
+            16 => &AVX512,
+            8 => &AVX2,
+            _ => &NARROW,
         };
-        // Rows are copied once for all outputs, sums once for all inputs.
-        let copies = 3.0 / n as f64 + if self.blocks.rows == 16 { 1.0 } else { 6.0 } / k as f64;
-        1.0 / (kept * slower + copies)
+        let group = match group {
+            Group::One => 0,
+            Group::Pair => 1,
+            Group::Quad(_) => 2,
+        };
+        let form = match self.blocks.rows {
+            16 => 0,
+            4 => 1,
+            _ => 2 + usize::from(self.blocks.by_inputs()),
+        };
+        costs[group][form].map(|(a, c)| 1.0 / (kept * a + c))
     }
 }

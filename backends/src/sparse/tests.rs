@@ -20,8 +20,7 @@ fn numbers<const N: usize>(bytes: &[u8]) -> impl Iterator<Item = [u8; N]> {
 /// The matrix that arrays hold: for each output its lanes.
 fn rebuilt(lanes: &Lanes, blocks: Blocks, count: u32) -> Vec<Vec<[u8; 4]>> {
     let array = |a| lanes.array(blocks, count, a).unwrap();
-    let starts: Vec<usize> =
-        numbers(&array(SparseArray::Starts)).map(|b| i32::from_le_bytes(b) as usize).collect();
+    let starts: Vec<usize> = numbers(&array(SparseArray::Starts)).map(|b| i32::from_le_bytes(b) as usize).collect();
     let indices: Vec<usize> = numbers(&array(SparseArray::Indices)).map(|b| u16::from_le_bytes(b).into()).collect();
     let values: Vec<[u8; 4]> = numbers(&array(SparseArray::Values)).collect();
     assert_eq!((indices.len(), values.len()), (count as usize, count as usize * blocks.lanes()));
@@ -67,7 +66,9 @@ fn every_layout_goes_there_and_back() {
                                 let e = |j: usize| if o < n && i * g + j < k { value(o, i * g + j) } else { 0 };
                                 let want: Vec<u8> = match lane {
                                     Lane::One => (e(0) as f32).to_le_bytes().to_vec(),
-                                    Lane::Bf16x2 => [e(0), e(1)].map(|v| bf16::from_f32(v as f32).to_le_bytes()).concat(),
+                                    Lane::Bf16x2 => {
+                                        [e(0), e(1)].map(|v| bf16::from_f32(v as f32).to_le_bytes()).concat()
+                                    }
                                     Lane::I8x4 => [e(0), e(1), e(2), e(3)].map(|v| v as i8 as u8).to_vec(),
                                 };
                                 assert_eq!(l[..], want, "{lane:?} {blocks} output {o} input {i}");
@@ -90,9 +91,8 @@ fn every_layout_goes_there_and_back() {
 fn parts_are_one_matrix() {
     let value = |o: usize, i: usize| i64::from((o + i) % 3 == 0);
     let whole = matrix_of(DType::F32, [8, 40], false, value);
-    let parts = [(0, 16), (16, 40)].map(|(from, to)| {
-        Part::from(matrix_of(DType::F32, [8, to - from], false, move |o, i| value(o + from, i)))
-    });
+    let parts = [(0, 16), (16, 40)]
+        .map(|(from, to)| Part::from(matrix_of(DType::F32, [8, to - from], false, move |o, i| value(o + from, i))));
     for blocks in Blocks::all(Lane::One) {
         let (a, b) = (Lanes::of(&[whole.clone().into()], false, Lane::One), Lanes::of(&parts, false, Lane::One));
         let (a, b) = (a.unwrap(), b.unwrap());

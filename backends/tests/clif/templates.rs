@@ -65,7 +65,7 @@ fn every_template() {
         target.emitter = Emitter::Clif;
         let mut cases = Vec::new();
         for (name, g) in &graphs {
-            let p = lower(g, &target).unwrap_or_else(|e| panic!("{name}: {e:?}"));
+            let p = lower(g, &graphs::machine(target.clone(), name)).unwrap_or_else(|e| panic!("{name}: {e:?}"));
             cases.extend(graphs::calls(&p).into_iter().map(|c| case(c, name)));
         }
         run_on(&target, &cases);

@@ -2,6 +2,7 @@
 
 use bertc_backends::pack::write_packed;
 use bertc_backends::plan::{self, Program};
+use bertc_backends::target::{Sparsity, Target};
 use bertc_ir::kernel::Kernel;
 use bertc_ir::{Attention, DType, Dim, Graph, Linear, Loc, Op, SumNorm, Tensor, TensorType, UnaryOp, ValueId};
 
@@ -98,7 +99,9 @@ pub fn calls(p: &Program) -> Vec<Call> {
                 .flat_map(|x| ((x.to_bits() >> 16) as u16).to_le_bytes())
                 .collect();
         }
-        some(count * 4)
+        let mut bytes = some(count * t.dtype.size() as i64 + 4);
+        bytes.truncate(count as usize * t.dtype.size());
+        bytes
     };
     let operand = |a: &plan::Arg| match a {
         plan::Arg::Buffer(b) => Operand::Buffer(some(constant(&p.buffers[*b].bytes))),
@@ -125,7 +128,7 @@ pub fn calls(p: &Program) -> Vec<Call> {
 
 /// Every family.
 pub fn all() -> Vec<(String, Graph)> {
-    [matmul(), linear(), attention(), bf16_attention(), sum_norm(), bf16()].concat()
+    [matmul(), linear(), sparse(), attention(), bf16_attention(), sum_norm(), bf16()].concat()
 }
 
 /// Attention on bf16. Its sums of products are not exact.
@@ -142,6 +145,57 @@ fn bf16_attention() -> Vec<(String, Graph)> {
             let y = b.add(Op::Attention(a), &operands);
             b.0.add_output("y", y);
             graphs.push((format!("bf16 attention {s} x {t}, {heads} heads of {d} and {e}"), b.0));
+        }
+    }
+    graphs
+}
+
+/// The machine that a graph is compiled for: with blocks of matrices where its name says so.
+pub fn machine(mut target: Target, name: &str) -> Target {
+    if name.starts_with("sparse") {
+        target.sparsity = Sparsity::Always;
+    }
+    target
+}
+
+/// Products with matrices of which few blocks are not zero, in every order of blocks: first floats, then pairs of bf16, then
+/// integers that are given.
+fn sparse() -> Vec<(String, Graph)> {
+    let mut graphs = Vec::new();
+    for dtype in [DType::F32, DType::BF16, DType::I8] {
+        for (rows, cols, one_of) in [(16, 4, 3), (4, 4, 4), (1, 4, 4), (1, 1, 40)] {
+            for (m, n, k) in [(1, 1, 4), (3, 20, 8), (37, 70, 36), (70, 18, 20), (133, 34, 68)] {
+                let mut b = Build::new();
+                let x = b.input_of(dtype, &[m, k as i64]);
+                let kept = |i: usize| {
+                    let (o, i) = (i % n / rows, i / n / cols);
+                    o == 2 || o != 1 && (o * 7919 + i * 104_729 + o * i * 31) % 65_537 % one_of == 0
+                };
+                let values = eighths(k * n, 11).enumerate().map(|(i, x)| if kept(i) { x } else { 0.0 });
+                let mut operands = vec![x];
+                let l = Linear { bias: true, ..Linear::default() };
+                let l = match dtype {
+                    DType::I8 => {
+                        let bytes: Vec<u8> = values.map(|x| (x * 8.0) as i8 as u8).collect();
+                        let w = Tensor::new(DType::I8, vec![k, n], bytes.into()).expect("bytes of the shape");
+                        operands.push(b.add(Op::Constant(w), &[]));
+                        let scale = Tensor::new(DType::F32, vec![], 0.125f32.to_le_bytes().to_vec().into());
+                        operands.push(b.add(Op::Constant(scale.expect("one number")), &[]));
+                        operands.push(b.constant(&[n]));
+                        Linear { int8: true, ..l }
+                    }
+                    _ => {
+                        let w = Tensor::from_f32(vec![k, n], &values.collect::<Vec<_>>());
+                        let w = b.add(Op::Constant(w), &[]);
+                        operands.push(if dtype == DType::F32 { w } else { b.add(Op::Cast(dtype), &[w]) });
+                        l
+                    }
+                };
+                operands.push(b.constant(&[n]));
+                let y = b.add(Op::Linear(l), &operands);
+                b.0.add_output("y", y);
+                graphs.push((format!("sparse linear {m} x {n} x {k} of {dtype}, {rows} x {cols}"), b.0));
+            }
         }
     }
     graphs

@@ -21,7 +21,7 @@ fn bf16() -> Result<(), String> {
 fn run_all(graphs: Vec<(String, Graph)>) -> Result<(), String> {
     let mut cases = Vec::new();
     for (name, g) in graphs {
-        let p = lower(&g, &target()).map_err(|e| format!("{name}: {e:?}"))?;
+        let p = lower(&g, &graphs::machine(target(), &name)).map_err(|e| format!("{name}: {e:?}"))?;
         for call in graphs::calls(&p) {
             let operand = |o| match o {
                 Operand::Int(v) => Arg::Int(v),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bertc_backends::lower::Traced;
+use bertc_backends::lower::{Decision, Traced};
 use bertc_backends::plan::{Chunk, Program, Step};
 use bertc_backends::target::Target;
 use bertc_ir::kernel::Kernel;
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::model::text_of;
 use super::sums::{self, Sums};
 use super::{section, table};
+use crate::blocks;
 use crate::layers::Layers;
 use crate::progress::size;
 
@@ -40,6 +41,8 @@ struct Line {
     multiply_adds: Dim,
     /// Of a product of 8-bit integers.
     sums: Option<Sums>,
+    /// What was found of its matrix.
+    sparse: Option<Decision>,
     /// Index of the group.
     group: usize,
 }
@@ -55,13 +58,13 @@ struct Group {
 impl Listing {
     /// The steps of the program that `graph` was lowered to.
     pub fn new(graph: &Graph, traced: Traced, target: &Target) -> Self {
-        let Traced { program, values, .. } = traced;
+        let Traced { program, values, sparse, .. } = traced;
         let layers = Layers::of(graph);
         let title = |i| Group { title: layers.title(i), layer: layers.layer(i), steps: 0 };
         let mut groups: Vec<Group> = (0..layers.groups()).map(title).collect();
         let mut counted = std::collections::BTreeSet::new();
         let mut steps = Vec::new();
-        for (step, &v) in program.steps.iter().zip(&values) {
+        for ((step, &v), &sparse) in program.steps.iter().zip(&values).zip(&sparse) {
             let kernel = &program.kernels[step.kernel];
             let template = template(&kernel.name);
             // Of a product of two steps the first only packs an operand; a value's later steps are copies.
@@ -81,6 +84,7 @@ impl Listing {
                 tasks: tasks(step, &program.symbols),
                 multiply_adds: multiply_adds.unwrap_or_default(),
                 sums: Sums::of(graph, v, kernel, target),
+                sparse,
                 group: layers.group(v),
             });
         }
@@ -128,6 +132,10 @@ impl Listing {
         text += &sums::text(order.iter().filter_map(|&i| {
             let l = &self.steps[i];
             Some((i, l.kernel.as_str(), l.sums.as_ref()?))
+        }));
+        text += &blocks::text(order.iter().filter_map(|&i| {
+            let l = &self.steps[i];
+            Some((i, l.kernel.as_str(), l.sparse.as_ref()?))
         }));
         if let Some(n) = &self.multiply_adds {
             text += &format!("\nmultiply-adds of the kernels: {}\n", text_of(n, symbols));
@@ -185,6 +193,7 @@ impl Listing {
                 "tasks": l.tasks,
                 "multiply_adds": text_of(&l.multiply_adds, symbols),
                 "int8": l.sums.as_ref().map(Sums::json),
+                "sparse": l.sparse.as_ref().map(blocks::json),
             })
         };
         let layers = self.groups.iter().filter(|g| g.layer.is_some());

@@ -312,9 +312,9 @@ pub(super) const ZIP_LOW: [Code; 2] =
 pub(super) const ZIP_HIGH: [Code; 2] =
     [Code::EVEX_Vunpckhps_xmm_k1z_xmm_xmmm128b32, Code::EVEX_Vunpckhps_ymm_k1z_ymm_ymmm256b32];
 
-/// Lanes of two registers, by numbers that the result overwrites; of 8 and 16 lanes.
+/// Lanes of two registers by numbers, of which the result overwrites the first; of 8 and 16 lanes.
 pub(super) const PERMUTE_TWO: [Code; 2] =
-    [Code::EVEX_Vpermi2ps_ymm_k1z_ymm_ymmm256b32, Code::EVEX_Vpermi2ps_zmm_k1z_zmm_zmmm512b32];
+    [Code::EVEX_Vpermt2ps_ymm_k1z_ymm_ymmm256b32, Code::EVEX_Vpermt2ps_zmm_k1z_zmm_zmmm512b32];
 
 /// A general register in every lane.
 pub(super) const BROADCAST_GPR: [Code; 3] =

@@ -176,6 +176,9 @@ impl Plan {
 
 /// `x` times a power of two, or divided by it.
 fn shifted(c: &mut Ctx, x: Reg, by: i64, right: bool) -> Reg {
+    if by == 1 {
+        return x;
+    }
     let bits = c.b.int(by.ilog2().into());
     c.b.bin(if right { Bin::ShrU } else { Bin::Shl }, x, bits)
 }

@@ -128,6 +128,23 @@ fn epilogues() {
     }
 }
 
+/// Sums that are rounded go through memory of the worker's own where an activation comes late: as many as a task has.
+#[test]
+fn rounded_results() {
+    for p in [Pattern::Blocks(16, 1, 3), Pattern::Blocks(4, 1, 4), Pattern::Blocks(1, 4, 4)] {
+        for act in [None, Some(UnaryOp::Relu)] {
+            let mut c = Case::new(3, 23);
+            let x = c.input(DType::BF16, &["a", "b", "20"]);
+            let w = c.sparse(DType::F32, p, [20, 300], false);
+            let w = c.add(Op::Cast(DType::BF16), &[w]);
+            let bias = c.constant(DType::F32, &[300]);
+            let y = c.add(Op::Linear(Linear { bias: true, act, bf16: true, ..Linear::default() }), &[x, w, bias]);
+            c.sparsity = Sparsity::Always;
+            c.check(&[y], 5e-3);
+        }
+    }
+}
+
 /// On integers, made by the step before, by the product itself, or given; and of all values.
 #[test]
 fn integers() {

@@ -38,6 +38,7 @@ pub(super) fn select(kernel: &Kernel, isa: Isa, features: Features) -> Result<Fu
         flag: None,
         masks: Vec::new(),
         parts: Vec::new(),
+        orders: Vec::new(),
         now: 0,
         loops: 0,
         in_loop: 0,
@@ -85,6 +86,8 @@ struct Select<'a> {
     masks: Vec<(Reg, u8, V)>,
     /// What this block has made of the factors of dot products. None is carried by a loop, thus written again.
     parts: Vec<Parts>,
+    /// What this block has loaded of the orders of zips: by form and half.
+    orders: Vec<(usize, bool, V)>,
     /// Number of the instruction in program order, as [`analyse`] counts.
     now: u32,
     loops: u32,
@@ -389,6 +392,7 @@ impl Select<'_> {
 
     fn block(&mut self, block: &Block) -> Result<(), Diag> {
         let (masks, parts) = (self.masks.len(), self.parts.len());
+        let orders = std::mem::take(&mut self.orders);
         for i in &block.insts {
             self.now += 1;
             self.inst(i)?;
@@ -399,6 +403,7 @@ impl Select<'_> {
         self.now += 1;
         self.masks.truncate(masks);
         self.parts.truncate(parts);
+        self.orders = orders;
         Ok(())
     }
 

@@ -118,14 +118,26 @@ impl Select<'_> {
             self.emit(code, &[def(v, view), get(low, view), get(up, view), imm8(halves)]);
             return Ok(v);
         }
-        let n = u32::from(self.ty(a).lanes);
+        let order = self.zip_order(i, high);
+        let v = self.vec(i);
+        self.copy(v, x);
+        self.emit(codes::PERMUTE_TWO[i - 1], &[modify(v, view), get(order, view), get(y, view)]);
+        Ok(v)
+    }
+
+    /// The numbers of the lanes that a zip takes, which a block loads once.
+    fn zip_order(&mut self, i: usize, high: bool) -> V {
+        if let Some(&(.., v)) = self.orders.iter().find(|o| (o.0, o.1) == (i, high)) {
+            return v;
+        }
+        let n = if i == 1 { 8u32 } else { 16 };
         let from = if high { n / 2 } else { 0 };
         let order: Vec<u8> = (0..n).flat_map(|l| (from + l / 2 + l % 2 * n).to_le_bytes()).collect();
         let order = self.f.literal(&order);
         let v = self.vec(i);
-        self.emit(codes::LOADPS[i], &[def(v, view), Opnd::Mem(order)]);
-        self.emit(codes::PERMUTE_TWO[i - 1], &[modify(v, view), get(x, view), get(y, view)]);
-        Ok(v)
+        self.emit(codes::LOADPS[i], &[def(v, vec_view(i)), Opnd::Mem(order)]);
+        self.orders.push((i, high, v));
+        v
     }
 
     /// Half by half: first the upper 8 lanes onto the lower ones, and so on.
