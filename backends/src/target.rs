@@ -191,6 +191,8 @@ pub struct Target {
     pub tuning: Tuning,
     /// When matrices with zeros are kept as blocks.
     pub sparsity: Sparsity,
+    /// Of a variant of an object: see [`Target::decisive_lanes`].
+    decisive_lanes: Option<u8>,
     features: Vec<&'static str>,
 }
 
@@ -211,6 +213,7 @@ impl Target {
             cpu: cpu.to_string(),
             tuning: Tuning::new(),
             sparsity: Sparsity::Auto,
+            decisive_lanes: None,
             features,
         })
     }
@@ -277,6 +280,11 @@ impl Target {
         4
     }
 
+    /// Lanes of the widest vector register that kernels use.
+    fn widest_lanes(&self) -> u8 {
+        crate::emit::x86::lanes(self).filter(|_| self.emitter == Emitter::Auto).unwrap_or(self.lanes())
+    }
+
     /// Format of the object file: ELF, Mach-O or COFF.
     pub fn object_format(&self) -> BinaryFormat {
         self.triple.binary_format
@@ -288,6 +296,13 @@ impl Target {
             return Vec::new();
         }
         X86_FEATURES.iter().filter(|f| self.has(f.name)).copied().collect()
+    }
+
+    /// Lanes of the registers for which it is decided how matrices are kept. The variants of an object decide as its widest
+    /// one does, so that it holds each matrix once.
+    pub fn decisive_lanes(&self) -> u8 {
+        let widest = || self.variants(Needs { bf16: true, int8: true }).last().map_or(4, Target::widest_lanes);
+        self.decisive_lanes.unwrap_or_else(widest)
     }
 
     /// The targets whose code an object for this one holds. Of a generic x86-64 these are the psABI's levels that make a
@@ -306,6 +321,8 @@ impl Target {
         if !wide {
             all.truncate(2);
         }
+        let lanes = all.last().map(Target::widest_lanes);
+        all.iter_mut().for_each(|t| t.decisive_lanes = lanes);
         all
     }
 

@@ -264,7 +264,7 @@ pub fn parse_opt_level(s: &str) -> Result<u8, String> {
 ///
 /// # Errors
 /// A message listing what there is.
-pub fn parse_sparsity(s: &str) -> Result<Sparsity, String> {
+pub fn parse_sparse(s: &str) -> Result<Sparsity, String> {
     let names: Vec<_> = Sparsity::ALL.iter().map(|p| p.0).collect();
     Sparsity::ALL.iter().find(|p| p.0 == s).map(|p| p.1).ok_or_else(|| format!("expected one of: {}", names.join(", ")))
 }

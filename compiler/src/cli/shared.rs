@@ -8,7 +8,7 @@ use clap::Args;
 
 use crate::options::{
     CompileOptions, DEFAULT_OPT_LEVEL, Watch, parse_budget, parse_dim, parse_emitter, parse_opt_level, parse_shape,
-    parse_sparsity,
+    parse_sparse,
 };
 use crate::pruning::{parse_block, parse_sparsity};
 
@@ -116,7 +116,7 @@ pub struct BuildArgs {
     #[arg(long, value_name = "EMITTER", value_parser = parse_emitter, default_value = "auto")]
     pub emitter: Emitter,
     /// Keep matrices with many zeros as blocks: auto (where that is faster), never, always
-    #[arg(long, value_name = "WHEN", value_parser = parse_sparsity, default_value = "auto")]
+    #[arg(long, value_name = "WHEN", value_parser = parse_sparse, default_value = "auto")]
     pub sparse: Sparsity,
     /// Tiles and tasks of products, as `bertc tune` found them to be fastest
     #[arg(long, value_name = "TUNING.json")]
