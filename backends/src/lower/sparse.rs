@@ -38,8 +38,8 @@ impl Decision {
 
 /// A matrix with fewer zeros isn't looked at: at no size are blocks faster.
 const FEWEST_ZEROS: f64 = 0.25;
-/// What blocks must gain to be taken: estimates are not exact.
-const LEAST_GAIN: f64 = 1.05;
+/// What blocks must gain to be taken, with 16 rows and with 128: estimates are not exact, and few rows must lose nothing.
+const LEAST_GAINS: [f64; 2] = [1.0, 1.05];
 
 impl Lowering<'_> {
     /// A constant matrix as blocks, if they are expected to be faster.
@@ -73,7 +73,7 @@ impl Lowering<'_> {
             (plan, count, kept, plan.gains(decisive, group, kept))
         });
         let (plan, count, kept, gains) = each.max_by(|a, b| a.3[1].total_cmp(&b.3[1]))?;
-        let sparse = gains.into_iter().all(|g| g >= LEAST_GAIN) || policy == Sparsity::Always;
+        let sparse = gains.into_iter().zip(LEAST_GAINS).all(|(gain, least)| gain >= least) || policy == Sparsity::Always;
         let size = [lanes.inputs * lane.elements(), n];
         self.decision = Some(Decision { size, lane, zeros, blocks: plan.blocks, kept, gains, sparse });
         let count = u32::try_from(count).ok().filter(|_| sparse)?;

@@ -57,7 +57,7 @@ impl Plan {
             false => room / 2 / rows,
         };
         let vectors = 1 << most.clamp(1, STRIP / lanes).ilog2();
-        let chains = if matches!(group, Group::Quad(_)) && rows == 1 { 4 } else { 1 };
+        let chains = if matches!(group, Group::Quad(_)) && rows == 1 { 1 } else { 1 };
         Plan { blocks, vectors, width: vectors * lanes, chains }
     }
 }
