@@ -196,8 +196,11 @@ impl Lanes {
     }
 }
 
-/// What makes of an element its part of a lane.
-fn converter(from: DType, lane: Lane) -> Result<fn(&[u8]) -> [u8; 4], Diag> {
+/// Makes of a little-endian element its part of a lane, the first bytes.
+type Convert = fn(&[u8]) -> [u8; 4];
+
+/// What does so for elements of a type.
+fn converter(from: DType, lane: Lane) -> Result<Convert, Diag> {
     fn float(e: [u8; 4]) -> [u8; 4] {
         // Of zeros one is enough.
         if e == (-0f32).to_le_bytes() { [0; 4] } else { e }

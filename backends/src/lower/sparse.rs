@@ -73,7 +73,8 @@ impl Lowering<'_> {
             (plan, count, kept, plan.gains(decisive, group, kept))
         });
         let (plan, count, kept, gains) = each.max_by(|a, b| a.3[1].total_cmp(&b.3[1]))?;
-        let sparse = gains.into_iter().zip(LEAST_GAINS).all(|(gain, least)| gain >= least) || policy == Sparsity::Always;
+        let sparse =
+            gains.into_iter().zip(LEAST_GAINS).all(|(gain, least)| gain >= least) || policy == Sparsity::Always;
         let size = [lanes.inputs * lane.elements(), n];
         self.decision = Some(Decision { size, lane, zeros, blocks: plan.blocks, kept, gains, sparse });
         let count = u32::try_from(count).ok().filter(|_| sparse)?;

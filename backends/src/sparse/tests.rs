@@ -51,7 +51,7 @@ fn every_layout_goes_there_and_back() {
                 for trans in [false, true] {
                     // Also a matrix of zeros, since none of few is the thousandth.
                     let value = |o: usize, i: usize| {
-                        let kept = o != 2 && (o == 3 || (o * 37 + i / 4 * 11 + 1) % every == 0);
+                        let kept = o != 2 && (o == 3 || (o * 37 + i / 4 * 11 + 1).is_multiple_of(every));
                         if kept { (o + i) as i64 % 100 + 1 } else { 0 }
                     };
                     let t = matrix_of(lane.dtype(), [k, n], trans, value);
@@ -89,7 +89,7 @@ fn every_layout_goes_there_and_back() {
 
 #[test]
 fn parts_are_one_matrix() {
-    let value = |o: usize, i: usize| i64::from((o + i) % 3 == 0);
+    let value = |o: usize, i: usize| i64::from((o + i).is_multiple_of(3));
     let whole = matrix_of(DType::F32, [8, 40], false, value);
     let parts = [(0, 16), (16, 40)]
         .map(|(from, to)| Part::from(matrix_of(DType::F32, [8, to - from], false, move |o, i| value(o + from, i))));

@@ -32,8 +32,6 @@ pub struct Plan {
     pub vectors: i64,
     /// Rows of a strip.
     pub width: i64,
-    /// Sums of blocks of one row that don't wait for each other, where their order doesn't matter.
-    pub chains: i64,
 }
 
 impl Plan {
@@ -42,7 +40,7 @@ impl Plan {
         let lanes = i64::from(tile.lanes);
         let registers = tile.registers(target);
         if blocks.rows == 16 {
-            return Plan { blocks, vectors: 1, width: PANEL, chains: 1 };
+            return Plan { blocks, vectors: 1, width: PANEL };
         }
         // What takes several instructions takes registers too.
         let native = match group {
@@ -57,8 +55,7 @@ impl Plan {
             false => room / 2 / rows,
         };
         let vectors = 1 << most.clamp(1, STRIP / lanes).ilog2();
-        let chains = if matches!(group, Group::Quad(_)) && rows == 1 { 1 } else { 1 };
-        Plan { blocks, vectors, width: vectors * lanes, chains }
+        Plan { blocks, vectors, width: vectors * lanes }
     }
 }
 
@@ -129,7 +126,7 @@ impl Sparse {
     }
 
     /// The sums of a tile, outputs in the lanes.
-    pub fn lanes(&self, c: &mut Ctx, g: &Gemm<'_>, base: &Base, at: At, init: Vec<Reg>) -> Vec<Reg> {
+    pub fn lanes(&self, c: &mut Ctx, g: &Gemm<'_>, base: &Base, at: At, init: &[Reg]) -> Vec<Reg> {
         let lanes = g.tile.lanes;
         // Strip s begins s·16·K lanes behind the first one.
         let row = c.b.sub(at.row, base.first);
@@ -144,7 +141,7 @@ impl Sparse {
         let values = c.b.address(self.arrays[2], column, 0);
         let run = shifted(c, at.col, PANEL, true);
         let (lo, hi) = (self.start(c, run, 0), self.start(c, run, 1));
-        fold_over(c, lo, hi, 1, &init, |c, block, acc| {
+        fold_over(c, lo, hi, 1, init, |c, block, acc| {
             let k = self.index(c, block);
             let (k, block) = (shifted(c, k, PANEL, false), shifted(c, block, PANEL, false));
             let mut acc = acc.to_vec();
@@ -320,16 +317,15 @@ impl Gemm<'_> {
         let (lanes, width) = (self.tile.lanes, s.plan.width);
         let rows = i64::from(s.plan.blocks.rows);
         let Some((ptr, _)) = s.sums else { return };
-        let (elem, group) = (self.elem, self.spec.group);
-        let chains = (s.plan.chains / vectors).max(1);
+        let group = self.spec.group;
         let (zero, runs) = (c.b.int(0), c.b.int(PANEL / rows));
         let first = shifted(c, first, rows, true);
         loop_over(c, zero, runs, 1, |c, run| {
             let at = c.b.add(first, run);
             let (lo, hi) = (s.start(c, at, 0), s.start(c, at, 1));
-            let one = |c: &mut Ctx, block: Reg, behind: i64, acc: &[Reg]| -> Vec<Reg> {
-                let index = c.b.load(s.arrays[1], block, behind, 1);
-                let k = c.b.convert_sign(index, Elem::I64, true);
+            let init = vec![c.imm(self.elem, lanes, 0.0); (rows * vectors) as usize];
+            let acc = fold_over(c, lo, hi, 1, &init, |c, block, acc| {
+                let k = s.index(c, block);
                 let k = shifted(c, k, width, false);
                 let value = shifted(c, block, rows, false);
                 let place = |v: i64| Place {
@@ -342,28 +338,11 @@ impl Gemm<'_> {
                 let x: Vec<Reg> = (0..vectors).map(|v| c.b.load_at(place(v), lanes)).collect();
                 let mut acc = acc.to_vec();
                 for (r, acc) in (0..).zip(acc.chunks_mut(x.len())) {
-                    let w = s.value(c, value, behind * rows + r, lanes);
+                    let w = s.value(c, value, r, lanes);
                     acc.iter_mut().zip(&x).for_each(|(acc, &x)| *acc = multiply_add(c, group, x, w, *acc));
                 }
                 acc
-            };
-            let own = (rows * vectors) as usize;
-            let mut acc = vec![c.imm(elem, lanes, 0.0); own];
-            let mut from = lo;
-            if chains > 1 {
-                let all = c.b.sub(hi, lo);
-                let whole = round_down(c, all, chains);
-                let whole = c.b.add(lo, whole);
-                let init = acc.repeat(chains as usize);
-                let several = fold_over(c, lo, whole, chains, &init, |c, block, acc| {
-                    (0..).zip(acc.chunks(own)).flat_map(|(i, acc)| one(c, block, i, acc)).collect()
-                });
-                for chain in several.chunks(own) {
-                    acc.iter_mut().zip(chain).for_each(|(a, &b)| *a = c.b.add(*a, b));
-                }
-                from = whole;
-            }
-            let acc = fold_over(c, from, hi, 1, &acc, |c, block, acc| one(c, block, 0, acc));
+            });
             let to = shifted(c, run, rows * width, false);
             for (i, x) in (0..).zip(acc) {
                 let offset = i / vectors * width + i % vectors * i64::from(lanes);

@@ -35,7 +35,7 @@ impl Gemm<'_> {
         };
         let acc = match &self.right {
             Operand::Packed(b) => self.packed(c, base, at, k, *b, init),
-            Operand::Blocks(s) => s.lanes(c, self, base, at, init),
+            Operand::Blocks(s) => s.lanes(c, self, base, at, &init),
         };
         let acc = match k.last {
             None => self.complete(c, base, at, &edge, &acc),
