@@ -13,10 +13,11 @@ use crate::machine::{Arg, Case, Outcome, TARGETS, run_on};
 mod graphs;
 use graphs::{Call, Operand};
 
-/// The elements as f32: those of bf16 by their value, all others by their bits.
+/// The elements as f32: those of bf16 by their value, others of four bytes by their bits, the rest byte by byte.
 fn f32s(bytes: &[u8], dtype: DType) -> Vec<f32> {
     match dtype {
         DType::BF16 => bytes.chunks(2).map(|c| f32::from_bits(u32::from(c[1]) << 24 | u32::from(c[0]) << 16)).collect(),
+        _ if dtype.size() < 4 => bytes.iter().copied().map(f32::from).collect(),
         _ => bytes.chunks(4).map(|c| f32::from_le_bytes(c.try_into().expect("four bytes"))).collect(),
     }
 }
