@@ -163,6 +163,9 @@ impl Lowering<'_> {
             matrix_rows: Some(node.ty.shape[node.ty.rank() - 2].clone()),
         };
         let mut tile = match (group, ta.dtype) {
+            (Group::Quad(DotKind::U8I8), _) => self.quads_tile,
+            // Signs take registers, of which eight lanes have few.
+            (Group::Quad(_), _) if self.quads_tile.lanes == 8 => self.quads_tile.even(),
             (Group::Quad(_), _) => self.quads_tile,
             (Group::Pair, _) => self.pairs_tile,
             (Group::One, DType::F32) => self.tile,

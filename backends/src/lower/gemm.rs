@@ -265,9 +265,14 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
         let blocks = ceil_div(c, n, chunk);
         let block = c.b.bin(Bin::RemU, batch, blocks);
         batch = c.b.bin(Bin::DivU, batch, blocks);
-        n0 = c.b.mul(block, chunk);
-        let end = c.b.add(n0, chunk);
-        n1 = c.b.min(end, n);
+        [n0, n1] = match &g.right {
+            Operand::Packed(_) => {
+                let n0 = c.b.mul(block, chunk);
+                let end = c.b.add(n0, chunk);
+                [n0, c.b.min(end, n)]
+            }
+            Operand::Blocks(s) => s.share(c, n, [block, blocks]),
+        };
         tasks.push((shape.n.clone(), columns));
     }
     let mut base = Base { a: c.dim(&args.a.1), b: zero, y: zero, sums: zero, rows: zero, first: m0, k, n };

@@ -25,7 +25,7 @@ fn emitted() -> Result<Vec<(Instruction, Vec<u8>)>, String> {
     let mut forms = BTreeMap::new();
     let mut kernels: Vec<Kernel> = dots::all(&vectors()).into_iter().map(|d| d.0).collect();
     for (name, g) in graphs::all() {
-        let p = lower(&g, &target()).map_err(|e| format!("{name}: {e:?}"))?;
+        let p = lower(&g, &graphs::machine(target(), &name)).map_err(|e| format!("{name}: {e:?}"))?;
         kernels.extend(p.kernels.into_iter().filter(|k| k.regs.iter().any(|r| r.lanes > 4)));
     }
     for k in &kernels {

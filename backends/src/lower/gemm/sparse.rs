@@ -10,7 +10,7 @@
 //! than to load the rows' elements again for each output. Either way 16 outputs are then turned around, and the rest is
 //! that of any tile.
 
-use bertc_ir::kernel::{Bin, Elem, Place, Reg};
+use bertc_ir::kernel::{Bin, DotKind, Elem, Place, Reg};
 use bertc_ir::{CmpOp, DType};
 
 use super::super::ctx::Ctx;
@@ -18,7 +18,7 @@ use super::super::matmul::PANEL;
 use super::super::micro::{Group, Spot, multiply_add, round_down, row_spots, row_tiles};
 use super::super::nest::{fold_over, loop_over, transpose, when};
 use super::tile::At;
-use super::{Base, Gemm, Tile};
+use super::{Base, Gemm, Tile, ceil_div};
 use crate::plan::{ALIGN, Arg};
 use crate::sparse::{Blocks, GROUP};
 use crate::target::Target;
@@ -46,7 +46,7 @@ impl Plan {
         let native = match group {
             Group::One => true,
             Group::Pair => lanes == 16 && target.has("avx512bf16"),
-            Group::Quad(_) => target.has_int8(),
+            Group::Quad(kind) => target.has_int8() && kind == DotKind::U8I8,
         };
         let room = if native { registers } else { registers / 2 };
         let (rows, steps) = (i64::from(blocks.rows), i64::from(blocks.steps));
@@ -74,6 +74,8 @@ pub(super) struct Sparse {
     sums: Option<(usize, i64)>,
     /// Lanes of k, and those behind them that blocks take too.
     k: [i64; 2],
+    /// Number of runs.
+    runs: i64,
 }
 
 impl Sparse {
@@ -99,7 +101,9 @@ impl Sparse {
                 Some(scratch(c, (plan.outputs() + PANEL) * plan.width, dtype)?)
             }
         };
-        Some(Sparse { plan, arrays, packed, packed_lanes, sums, k: [k, padded] })
+        let size = [usize::try_from(k).ok()?, usize::try_from(g.shape.n.as_const()?).ok()?];
+        let runs = i64::try_from(plan.blocks.runs(size, 1)).ok()?;
+        Some(Sparse { plan, arrays, packed, packed_lanes, sums, k: [k, padded], runs })
     }
 
     /// Where a worker's own lanes begin.
@@ -117,6 +121,45 @@ impl Sparse {
     fn start(&self, c: &mut Ctx, run: Reg, behind: i64) -> Reg {
         let at = c.b.load(self.arrays[0], run, behind, 1);
         c.b.convert_sign(at, Elem::I64, true)
+    }
+
+    /// The columns of a task that is number `share` of so many, in groups: with about as many blocks as the others have.
+    pub fn share(&self, c: &mut Ctx, n: Reg, [share, shares]: [Reg; 2]) -> [Reg; 2] {
+        let group = GROUP as i64;
+        let runs = match self.plan.blocks.by_inputs() {
+            true => self.k[1] / i64::from(self.plan.blocks.steps),
+            false => group / i64::from(self.plan.blocks.rows),
+        };
+        let (zero, one, two) = (c.b.int(0), c.b.int(1), c.b.int(2));
+        let last = c.b.int(self.runs);
+        let total = self.start(c, last, 0);
+        let width = c.b.int(group);
+        let groups = ceil_div(c, n, width);
+        // The first group with this part of the blocks, or more, before it.
+        let cut = |c: &mut Ctx, share: Reg| {
+            let wanted = c.b.mul(share, total);
+            let steps = c.b.int(i64::from(self.runs.max(1).ilog2()) + 1);
+            let found = fold_over(c, zero, steps, 1, &[zero, groups], |c, _, ends| {
+                let sum = c.b.add(ends[0], ends[1]);
+                let middle = c.b.bin(Bin::DivU, sum, two);
+                let run = c.mul_add(zero, middle, &runs.into());
+                let run = c.b.min(run, last);
+                let before = self.start(c, run, 0);
+                let before = c.b.mul(before, shares);
+                let fewer = c.b.cmp(CmpOp::Lt, before, wanted);
+                let open = c.b.cmp(CmpOp::Lt, ends[0], ends[1]);
+                let up = c.b.bin(Bin::And, fewer, open);
+                let behind = c.b.add(middle, one);
+                vec![c.b.select(up, behind, ends[0]), c.b.select(fewer, ends[1], middle)]
+            });
+            let column = c.mul_add(zero, found[0], &group.into());
+            c.b.min(column, n)
+        };
+        let next = c.b.add(share, one);
+        let (n0, n1) = (cut(c, share), cut(c, next));
+        // Groups without blocks are the last one's.
+        let end = c.b.cmp(CmpOp::Eq, next, shares);
+        [n0, c.b.select(end, n, n1)]
     }
 
     /// A lane of a block, in all lanes.
@@ -335,8 +378,17 @@ impl Gemm<'_> {
                     offset: v * i64::from(lanes),
                     active: None,
                 };
-                let x: Vec<Reg> = (0..vectors).map(|v| c.b.load_at(place(v), lanes)).collect();
                 let mut acc = acc.to_vec();
+                if rows == 1 {
+                    // Each is read once: it needs a register only then.
+                    let w = s.value(c, value, 0, lanes);
+                    for (v, acc) in (0..).zip(&mut acc) {
+                        let x = c.b.load_at(place(v), lanes);
+                        *acc = multiply_add(c, group, x, w, *acc);
+                    }
+                    return acc;
+                }
+                let x: Vec<Reg> = (0..vectors).map(|v| c.b.load_at(place(v), lanes)).collect();
                 for (r, acc) in (0..).zip(acc.chunks_mut(x.len())) {
                     let w = s.value(c, value, r, lanes);
                     acc.iter_mut().zip(&x).for_each(|(acc, &x)| *acc = multiply_add(c, group, x, w, *acc));
