@@ -30,6 +30,21 @@ impl Sparsity {
         [("auto", Sparsity::Auto), ("never", Sparsity::Never), ("always", Sparsity::Always)];
 }
 
+/// Vector units, as far as they decide whether blocks are faster than packed matrices.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum VectorUnits {
+    /// Of 128 bits.
+    Narrow,
+    /// Of 256 bits.
+    Avx2,
+    /// Of 512 bits, one multiply-add a cycle: a load for each costs nothing.
+    Avx512,
+    /// Of 512 bits, two multiply-adds a cycle.
+    TwoAvx512,
+    /// Of 512 bits; the code is for CPUs with one and with two.
+    AnyAvx512,
+}
+
 /// A CPU feature of x86-64 and how CPUID reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct X86Feature {
@@ -122,6 +137,10 @@ const X86_CPUS: &[X86Cpu] = &[
     ("znver5", ZEN4, VEX_VNNI),
 ];
 
+/// CPUs with two multiply-adds of 512 bits a cycle: Intel's for servers, and AMD's from Zen 5 on.
+const TWO_AVX512: &[&str] =
+    &["skylake-avx512", "cascadelake", "icelake-server", "sapphirerapids", "graniterapids", "znver5"];
+
 /// What a program multiplies beside f32: which instructions make a difference to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Needs {
@@ -191,8 +210,8 @@ pub struct Target {
     pub tuning: Tuning,
     /// When matrices with zeros are kept as blocks.
     pub sparsity: Sparsity,
-    /// Of a variant of an object: see [`Target::decisive_lanes`].
-    decisive_lanes: Option<u8>,
+    /// Of a variant of an object: see [`Target::decisive_units`].
+    decisive_units: Option<VectorUnits>,
     features: Vec<&'static str>,
 }
 
@@ -213,7 +232,7 @@ impl Target {
             cpu: cpu.to_string(),
             tuning: Tuning::new(),
             sparsity: Sparsity::Auto,
-            decisive_lanes: None,
+            decisive_units: None,
             features,
         })
     }
@@ -298,11 +317,28 @@ impl Target {
         X86_FEATURES.iter().filter(|f| self.has(f.name)).copied().collect()
     }
 
-    /// Lanes of the registers for which it is decided how matrices are kept. The variants of an object decide as its widest
-    /// one does, so that it holds each matrix once.
-    pub fn decisive_lanes(&self) -> u8 {
-        let widest = || self.variants(Needs { bf16: true, int8: true }).last().map_or(4, Target::widest_lanes);
-        self.decisive_lanes.unwrap_or_else(widest)
+    /// The vector units that kernels use.
+    fn vector_units(&self) -> VectorUnits {
+        let two = match self.cpu.as_str() {
+            "native" => host_has_two_avx512(),
+            cpu => TWO_AVX512.contains(&cpu),
+        };
+        match self.widest_lanes() {
+            16 if two => VectorUnits::TwoAvx512,
+            16 if self.cpu == "native" || self.cpu == "znver4" => VectorUnits::Avx512,
+            16 => VectorUnits::AnyAvx512,
+            8 => VectorUnits::Avx2,
+            _ => VectorUnits::Narrow,
+        }
+    }
+
+    /// The vector units for which it is decided how matrices are kept. The variants of an object decide as its widest one
+    /// does, so that it holds each matrix once.
+    pub fn decisive_units(&self) -> VectorUnits {
+        self.decisive_units.unwrap_or_else(|| {
+            let variants = self.variants(Needs { bf16: true, int8: true });
+            variants.last().and_then(|t| t.decisive_units).unwrap_or_else(|| self.vector_units())
+        })
     }
 
     /// The targets whose code an object for this one holds. Of a generic x86-64 these are the psABI's levels that make a
@@ -321,8 +357,10 @@ impl Target {
         if !wide {
             all.truncate(2);
         }
-        let lanes = all.last().map(Target::widest_lanes);
-        all.iter_mut().for_each(|t| t.decisive_lanes = lanes);
+        // The last one's CPU is one of many that it runs on.
+        let units = all.last().map(Target::vector_units);
+        let units = if wide { Some(VectorUnits::AnyAvx512) } else { units };
+        all.iter_mut().for_each(|t| t.decisive_units = units);
         all
     }
 
@@ -451,6 +489,19 @@ fn host_x86_features() -> Vec<&'static str> {
     X86_FEATURES.iter().map(|f| f.name).filter(|n| has(n)).collect()
 }
 
+/// Whether this machine's CPU is one of [`TWO_AVX512`], or Intel's without a name here. Zen 5 has AVX-VNNI, Zen 4 hasn't.
+#[cfg(target_arch = "x86_64")]
+fn host_has_two_avx512() -> bool {
+    let maker = std::arch::x86_64::__cpuid(0);
+    let intel = [maker.ebx, maker.edx, maker.ecx].map(u32::to_le_bytes).concat() == b"GenuineIntel";
+    is_x86_feature_detected!("avx512f") && (intel || is_x86_feature_detected!("avxvnni"))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn host_has_two_avx512() -> bool {
+    false
+}
+
 #[cfg(not(target_arch = "x86_64"))]
 fn host_x86_features() -> Vec<&'static str> {
     Vec::new()
@@ -528,6 +579,31 @@ mod tests {
         assert_eq!(names(&windows, true, true), ["x86-64", "x86-64-v3"]);
         assert_eq!(names(&Target::parse("x86_64", "haswell").unwrap(), true, true), ["haswell"]);
         assert_eq!(names(&Target::parse("aarch64", "generic").unwrap(), true, true), ["generic"]);
+    }
+
+    #[test]
+    fn matrices_are_kept_alike_in_all_variants() {
+        let units = |cpu: &str| Target::parse("x86_64", cpu).unwrap().decisive_units();
+        assert_eq!(
+            ["x86-64-v2", "haswell", "znver4", "x86-64-v4", "sapphirerapids", "znver5", "generic"].map(units),
+            [
+                VectorUnits::Narrow,
+                VectorUnits::Avx2,
+                VectorUnits::Avx512,
+                VectorUnits::AnyAvx512,
+                VectorUnits::TwoAvx512,
+                VectorUnits::TwoAvx512,
+                VectorUnits::AnyAvx512,
+            ]
+        );
+        let mut t = Target::parse("x86_64", "generic").unwrap();
+        let all = |t: &Target| -> Vec<VectorUnits> {
+            t.variants(Needs::default()).iter().map(Target::decisive_units).collect()
+        };
+        assert_eq!(all(&t), [VectorUnits::AnyAvx512; 3]);
+        t.emitter = Emitter::Clif;
+        assert_eq!(all(&t), [VectorUnits::Narrow; 2]);
+        assert_eq!(Target::parse("aarch64", "generic").unwrap().decisive_units(), VectorUnits::Narrow);
     }
 
     /// The last variant that a CPU has all features of is the best one for it.

@@ -61,8 +61,10 @@ struct Results<'a> {
     target: String,
     /// Dims by name.
     dims: Vec<(String, i64)>,
-    /// Multiply-adds of the model at these dims, before fusion.
+    /// Multiply-adds of the model at these dims, before fusion, but without those of blocks of zeros that are left out.
     multiply_adds: u64,
+    /// How many these were.
+    left_out: u64,
     stats: ObjectStats,
     /// Arena in bytes at these dims.
     arena: Option<u64>,
@@ -147,11 +149,12 @@ pub fn run(o: &BenchOptions) -> Result<(), Vec<Diag>> {
     let named: Vec<(String, i64)> = names.zip(dims.iter().copied()).collect();
     let arena = compiled.program().arena_bytes(&dims);
     let target = compiled.front().target.triple.to_string();
-    let steps = o.profile.then(|| profile::steps(&compiled, &dims)).transpose()?;
+    let steps = profile::steps(&compiled, &dims)?;
+    let left_out = steps.left_out;
     let factors: Vec<_> = compiled.program().kernels.iter().map(|k| bound::kind(k).dtype).collect();
     // Only the library is needed from here on.
     drop(compiled);
-    let multiply_adds = model_multiply_adds(&o.model, &o.compile, &named)?;
+    let multiply_adds = model_multiply_adds(&o.model, &o.compile, &named)?.saturating_sub(left_out);
     let yardsticks = Yardsticks { peaks: peak::load_all(dir.path(), &factors)?, reads: bandwidth::load(dir.path())? };
     progress.finish();
 
@@ -159,8 +162,8 @@ pub fn run(o: &BenchOptions) -> Result<(), Vec<Diag>> {
     let last_level = yardsticks.reads.last_level;
     let threads = o.threads.first().copied().unwrap_or(1);
     let memory = memory::measure(&library, &o.compile.name, &dims, threads);
-    let profile = match (steps, rows.first()) {
-        (Some(steps), Some(row)) => {
+    let profile = match rows.first() {
+        Some(row) if o.profile => {
             let last_level = last_level.unwrap_or(bandwidth::LAST_LEVEL);
             let machine = bound::Machine { peaks: &row.peaks, bandwidth: row.bandwidth, last_level };
             Some(profile::measure(o, &loaded, &dims, steps, threads, &machine)?)
@@ -175,6 +178,7 @@ pub fn run(o: &BenchOptions) -> Result<(), Vec<Diag>> {
         target,
         dims: named,
         multiply_adds,
+        left_out,
         stats,
         arena,
         memory,

@@ -51,7 +51,9 @@ pub fn settings(g: &Graph, o: &CompileOptions) -> Result<Settings, Vec<Diag>> {
     let structured = || -> Result<StructuredSettings, Vec<Diag>> {
         let [heads, ffn] = parts.map(|p| f64::from(p.unwrap_or(0)) / 1e6);
         let (keep, synthetic) = (o.keep.clone(), o.calibrate.is_none());
-        Ok(StructuredSettings { heads, ffn, keep, samples: texts(PRUNE_BATCHES)?, synthetic })
+        // With other passes, names may be of matrices that these leave as they are.
+        let strict = !o.int8 && o.prune.is_none();
+        Ok(StructuredSettings { heads, ffn, keep, strict, samples: texts(PRUNE_BATCHES)?, synthetic })
     };
     let is_structured = parts.iter().any(Option::is_some);
     let compresses = o.int8 || o.prune.is_some() || is_structured;

@@ -11,13 +11,13 @@ use bertc_ir::text::PrintOptions;
 use bertc_ir::{DType, Diag, Graph, Op};
 use bertc_passes::registry::PASSES;
 
-use crate::blocks;
 use crate::import::onnx::{self, ImportOptions};
 use crate::instrument::explain;
 use crate::options::{CompileOptions, StopAfter};
 use crate::output::same_file;
 use crate::passes;
 use crate::progress::{Phase, Progress};
+use crate::sparse;
 
 /// What is known about the model file.
 #[derive(Clone, Debug, Default)]
@@ -97,7 +97,7 @@ pub fn lower_front(front: Front, options: &CompileOptions, progress: &mut Progre
         let lowered = targets.into_iter().map(|target| {
             let traced = lower::lower_traced(&front.graph, &target)?;
             if options.watch.explain && target.cpu == widest {
-                remarks = blocks::remarks(&front.graph, &traced);
+                remarks = sparse::remarks(&front.graph, &traced);
             }
             let program = traced.program;
             if options.verify_each || cfg!(debug_assertions) {

@@ -14,7 +14,6 @@
 use std::path::Path;
 
 pub mod bench;
-pub mod blocks;
 pub mod calibration;
 pub mod check;
 pub mod cli;
@@ -42,6 +41,7 @@ pub mod pruning;
 pub mod report;
 pub mod reproducer;
 pub mod run;
+pub mod sparse;
 pub mod stub;
 pub mod tir;
 pub mod tune;

@@ -11,7 +11,7 @@ use crate::options::CompileOptions;
 pub fn parse_sparsity(s: &str) -> Result<u32, String> {
     let found = s.parse::<f64>().ok().filter(|b| (0.0..1.0).contains(b));
     let found = found.map(|b| ((b * 1e6).round() as u32).min(999_999));
-    found.ok_or_else(|| "expected the part of the weights to remove, from 0 to less than 1, such as 0.8".into())
+    found.ok_or_else(|| "expected the part to remove, from 0 to less than 1, such as 0.8".into())
 }
 
 /// Parses outputs × inputs of a block, such as `16x4`; nothing stands for `auto`.
@@ -28,17 +28,13 @@ pub fn parse_block(s: &str) -> Result<Option<[usize; 2]>, String> {
     found.copied().map(Some).ok_or_else(|| format!("expected outputs x inputs: auto, {}", all.join(", ")))
 }
 
-/// The block that `--block auto` stands for, on a target: as many outputs as a packed panel has columns, and as many inputs
-/// as a lane of the products takes at a time.
-pub fn auto_block(_target: &str, narrow: bool) -> [usize; 2] {
-    // Lanes of integers take four inputs, those of bf16 two of the four; the layouts are one for all targets.
-    if narrow { [16, 4] } else { [16, 1] }
-}
-
 impl CompileOptions {
     /// The block that matrices are pruned in.
     pub fn block_shape(&self) -> [usize; 2] {
-        self.block.unwrap_or_else(|| auto_block(&self.target, self.int8 || self.bf16))
+        // `auto`: as many outputs as a packed panel has columns, and as many inputs as a lane of the products takes at a time.
+        // Lanes of integers take four inputs, those of bf16 two of the four; the layouts are one for all targets.
+        let auto = if self.int8 || self.bf16 { [16, 4] } else { [16, 1] };
+        self.block.unwrap_or(auto)
     }
 }
 

@@ -44,6 +44,8 @@ pub struct StructuredSettings {
     pub ffn: f64,
     /// Layers whose matrices have such names stay as they are.
     pub keep: Vec<String>,
+    /// Names in `keep` that no layer has are errors; others may be for another pass.
+    pub strict: bool,
     /// What to measure on: the first set that the graph can be evaluated on.
     pub samples: Vec<Vec<Sample>>,
     /// The samples are made up: that the graph can't be evaluated on them is no error.
@@ -88,6 +90,10 @@ impl Pass for PruneStructured {
         let (mut sites, missed) = sites::find(g, &ctx.names);
         for (v, reason) in missed {
             remark(g, ctx, self.name(), v, reason);
+        }
+        if settings.strict {
+            let of_all: Vec<&[String]> = sites.iter().map(|s| &s.names[..]).collect();
+            names::named(&of_all, &settings.keep, "--keep")?;
         }
         let kept = |s: &Site| settings.keep.iter().any(|p| !names::matching(&[&s.names], p).is_empty());
         sites.retain(|s| !kept(s));

@@ -16,7 +16,7 @@ use bertc_ir::{CmpOp, DType, Dim, RowQuant, UnaryOp};
 
 pub use self::scaling::Scaling;
 use self::scaling::{Quantised, Scales};
-pub use self::sparse::Plan;
+pub use self::sparse::BlockPlan;
 use self::sparse::Sparse;
 use self::tile::At;
 use super::ctx::Ctx;
@@ -179,7 +179,7 @@ pub enum RightArg {
     /// Packed.
     Packed(Arg),
     /// Its blocks: starts, indices and values.
-    Sparse(Plan, [Arg; 3]),
+    Sparse(BlockPlan, [Arg; 3]),
 }
 
 /// Builds the kernel; its tasks are batches × row blocks × column blocks.
@@ -271,7 +271,7 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
                 let end = c.b.add(n0, chunk);
                 [n0, c.b.min(end, n)]
             }
-            Operand::Blocks(s) => s.share(c, n, [block, blocks]),
+            Operand::Blocks(s) => s.columns_of(c, n, [block, blocks]),
         };
         tasks.push((shape.n.clone(), columns));
     }
@@ -316,7 +316,7 @@ pub fn gemm(c: &mut Ctx, tile: Tile, s: &Spec<'_>, args: Args) -> Tasks {
     base.first = live[0];
     match &g.right {
         Operand::Packed(_) => g.block(c, &base, live, [n0, n1]),
-        Operand::Blocks(s) => g.sparse(c, &base, s, live, [n0, n1]),
+        Operand::Blocks(s) => g.blocks(c, &base, s, live, [n0, n1]),
     }
     g.finish(c, &base, [m0, m1], [n0, n1], norm.as_ref(), lengths.as_ref());
     Some(tasks)
@@ -418,17 +418,20 @@ impl Gemm<'_> {
             }
             from = end;
         }
-        self.panels(c, from, n1, |c, col, vectors| {
-            self.k_blocks(c, base, |c, k| self.rows(c, base, m, col, vectors, k));
+        self.panels(c, base, m, [from, n1]);
+    }
+
+    /// All results of rows `m` and columns `n`, panel by panel.
+    fn panels(&self, c: &mut Ctx, base: &Base, m: [Reg; 2], [n0, n1]: [Reg; 2]) {
+        loop_over(c, n0, n1, PANEL, |c, panel| {
+            // A block of k of a panel stays in the first cache for all its strips.
+            self.k_blocks(c, base, |c, k| {
+                self.strips(c, panel, n1, |c, col, vectors| self.rows(c, base, m, col, vectors, k));
+            });
         });
     }
 
-    /// Runs `body` for the strips of columns `n0..n1` that are no wider than a panel.
-    fn panels(&self, c: &mut Ctx, n0: Reg, n1: Reg, mut body: impl FnMut(&mut Ctx, Reg, i64)) {
-        loop_over(c, n0, n1, PANEL, |c, panel| self.strips(c, panel, n1, &mut body));
-    }
-
-    /// Those of one panel.
+    /// Runs `body` for the strips of columns of a panel, with their registers.
     fn strips(&self, c: &mut Ctx, panel: Reg, n1: Reg, mut body: impl FnMut(&mut Ctx, Reg, i64)) {
         let vectors = self.tile.vectors.min(PANEL / i64::from(self.tile.lanes));
         let strip = vectors * i64::from(self.tile.lanes);

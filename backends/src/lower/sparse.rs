@@ -3,12 +3,12 @@
 use bertc_ir::ValueId;
 
 use super::Lowering;
-use super::gemm::{Plan, Tile};
+use super::gemm::{BlockPlan, Tile};
 use super::matmul::Shape;
 use super::micro::Group;
 use crate::plan::{Arg, ConstLayout, Lane, Part, SparseArray};
 use crate::sparse::{Blocks, Lanes};
-use crate::target::Sparsity;
+use crate::target::{Sparsity, VectorUnits};
 
 /// What was found of a matrix with many zeros.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -36,7 +36,7 @@ impl Decision {
     }
 }
 
-/// A matrix with fewer zeros isn't looked at: at no size are blocks faster.
+/// A matrix with fewer zeros isn't looked at: at most a few percent could be gained.
 const FEWEST_ZEROS: f64 = 0.25;
 /// What blocks must gain to be taken, with 16 rows and with 128: estimates are not exact, and few rows must lose nothing.
 const LEAST_GAINS: [f64; 2] = [1.0, 1.05];
@@ -50,7 +50,7 @@ impl Lowering<'_> {
         lane: Lane,
         (tile, group): (Tile, Group),
         shape: &Shape,
-    ) -> Option<(Plan, [Arg; 3])> {
+    ) -> Option<(BlockPlan, [Arg; 3])> {
         let policy = self.target.sparsity;
         let one = shape.batch.as_const() == Some(1);
         let n = usize::try_from(shape.n.as_const().filter(|_| one && policy != Sparsity::Never)?).ok()?;
@@ -63,13 +63,14 @@ impl Lowering<'_> {
         if zeros < FEWEST_ZEROS && policy == Sparsity::Auto {
             return None;
         }
-        let lanes = Lanes::of(&parts, trans, lane).ok()?;
+        // Indices have 16 bits.
+        let lanes = Lanes::of(&parts, trans, lane).ok().filter(|l| l.inputs <= 1 << 16)?;
         let total = lanes.outputs * lanes.inputs;
-        let decisive = self.target.decisive_lanes();
+        let decisive = self.target.decisive_units();
         let each = Blocks::all(lane).into_iter().map(|blocks| {
             let count = lanes.count(blocks);
             let kept = (count * blocks.lanes()) as f64 / total.max(1) as f64;
-            let plan = Plan::new(blocks, &tile.even(), group, self.target);
+            let plan = BlockPlan::new(blocks, &tile.even(), group, self.target);
             (plan, count, kept, plan.gains(decisive, group, kept))
         });
         let (plan, count, kept, gains) = each.max_by(|a, b| a.3[1].total_cmp(&b.3[1]))?;
@@ -105,15 +106,27 @@ fn zeros(parts: &[Part]) -> f64 {
 /// part plus `c`. With 16 rows and with 128.
 type Cost = [(f64, f64); 2];
 
-/// Fitted to `testsuite/benches/sparse/fit.py`, whose results are in `docs/compression.md`: for blocks of 16, of 4, of 1 output,
+/// Fitted to what `testsuite/benches/sparse/fit.py` measures: for blocks of 16, of 4, of 1 output,
 /// and for those that lie input by input; the latter of four i8 don't exist. Of floats, of pairs of bf16, and of fours of i8.
 type Costs = [[Cost; 4]; 3];
 
+/// Of what there is none of.
+const NEVER: Cost = [(0.0, f64::INFINITY); 2];
+
+/// Of AVX-512 on Zen 4.
 #[rustfmt::skip]
 const AVX512: Costs = [
     [[(1.70, 0.00), (1.11, 0.02)], [(1.90, 0.03), (1.30, 0.03)], [(2.50, 0.12), (2.60, 0.04)], [(0.82, 0.20), (0.97, 0.08)]],
     [[(1.55, 0.02), (1.20, 0.03)], [(1.95, 0.02), (0.95, 0.13)], [(2.85, 0.22), (2.60, 0.09)], [(1.90, 0.20), (1.50, 0.12)]],
-    [[(1.34, 0.04), (1.37, 0.08)], [(1.24, 0.10), (0.98, 0.15)], [(2.40, 0.18), (2.00, 0.15)], [(9.99, 1.00), (9.99, 1.00)]],
+    [[(1.34, 0.04), (1.37, 0.08)], [(1.24, 0.10), (0.98, 0.15)], [(2.40, 0.18), (2.00, 0.15)], NEVER],
+];
+
+/// Of AVX-512 on Ice Lake, pairs of bf16 as they are worse of its own, which are widened, and Zen 4's.
+#[rustfmt::skip]
+const TWO_AVX512: Costs = [
+    [[(1.74, 0.01), (1.78, 0.06)], [(1.60, 0.07), (1.09, 0.06)], [(2.96, 0.14), (2.11, 0.11)], [(1.45, 0.15), (1.07, 0.09)]],
+    [[(1.66, 0.02), (1.20, 0.06)], [(1.95, 0.04), (1.25, 0.13)], [(2.85, 0.26), (2.60, 0.09)], [(2.15, 0.20), (1.76, 0.12)]],
+    [[(2.23, 0.03), (0.95, 0.20)], [(1.72, 0.15), (1.00, 0.18)], [(3.31, 0.37), (1.80, 0.25)], NEVER],
 ];
 
 /// Of code with AVX2.
@@ -121,7 +134,7 @@ const AVX512: Costs = [
 const AVX2: Costs = [
     [[(2.00, 0.00), (1.55, 0.01)], [(2.05, 0.00), (1.60, 0.01)], [(3.20, 0.04), (3.00, 0.00)], [(1.35, 0.15), (1.20, 0.11)]],
     [[(1.42, 0.02), (1.25, 0.02)], [(1.60, 0.05), (1.57, 0.04)], [(3.20, 0.00), (2.30, 0.00)], [(1.95, 0.15), (2.10, 0.09)]],
-    [[(1.35, 0.02), (1.20, 0.03)], [(1.40, 0.06), (1.45, 0.07)], [(1.75, 0.07), (1.58, 0.04)], [(9.99, 1.00), (9.99, 1.00)]],
+    [[(1.35, 0.02), (1.20, 0.03)], [(1.40, 0.06), (1.45, 0.07)], [(1.75, 0.07), (1.58, 0.04)], NEVER],
 ];
 
 /// Of 128-bit code: measured with SSE2, taken for NEON too.
@@ -129,17 +142,19 @@ const AVX2: Costs = [
 const NARROW: Costs = [
     [[(1.35, 0.00), (1.35, 0.03)], [(1.30, 0.01), (1.38, 0.01)], [(1.50, 0.01), (1.90, 0.00)], [(1.12, 0.03), (1.28, 0.02)]],
     [[(1.15, 0.01), (1.20, 0.01)], [(1.40, 0.02), (1.50, 0.02)], [(1.50, 0.00), (1.50, 0.00)], [(2.10, 0.02), (2.15, 0.02)]],
-    [[(1.12, 0.03), (1.10, 0.03)], [(1.55, 0.03), (1.50, 0.04)], [(1.35, 0.05), (1.40, 0.04)], [(9.99, 1.00), (9.99, 1.00)]],
+    [[(1.12, 0.03), (1.10, 0.03)], [(1.55, 0.03), (1.50, 0.04)], [(1.35, 0.05), (1.40, 0.04)], NEVER],
 ];
 
-impl Plan {
+impl BlockPlan {
     /// How much faster a product is expected to be with these blocks, of which a part is kept, than with the packed matrix: of
     /// 16 rows and of 128.
-    fn gains(&self, lanes: u8, group: Group, kept: f64) -> [f64; 2] {
-        let costs = match lanes {
-            16 => &AVX512,
-            8 => &AVX2,
-            _ => &NARROW,
+    fn gains(&self, units: VectorUnits, group: Group, kept: f64) -> [f64; 2] {
+        let costs: &[&Costs] = match units {
+            VectorUnits::Narrow => &[&NARROW],
+            VectorUnits::Avx2 => &[&AVX2],
+            VectorUnits::Avx512 => &[&AVX512],
+            VectorUnits::TwoAvx512 => &[&TWO_AVX512],
+            VectorUnits::AnyAvx512 => &[&AVX512, &TWO_AVX512],
         };
         let group = match group {
             Group::One => 0,
@@ -151,6 +166,7 @@ impl Plan {
             4 => 1,
             _ => 2 + usize::from(self.blocks.by_inputs()),
         };
-        costs[group][form].map(|(a, c)| 1.0 / (kept * a + c))
+        let gains = costs.iter().map(|all| all[group][form].map(|(a, c)| 1.0 / (kept * a + c)));
+        gains.fold([f64::INFINITY; 2], |least, own| [0, 1].map(|i| f64::min(least[i], own[i])))
     }
 }

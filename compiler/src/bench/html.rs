@@ -118,6 +118,7 @@ mod tests {
             target: "x86_64".into(),
             dims: vec![(name.into(), 7)],
             multiply_adds: 91_000_000,
+            left_out: 9_000_000,
             stats: Default::default(),
             arena: Some(64),
             memory: None,

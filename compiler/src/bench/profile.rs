@@ -29,7 +29,7 @@ pub struct StepInfo {
     pub op: String,
     /// The model's node, where it is known.
     pub node: Option<String>,
-    /// Multiply-adds at the dims; 0 for what is no product.
+    /// Multiply-adds at the dims, without those of blocks of zeros that are left out; 0 for what is no product.
     pub multiply_adds: u64,
     /// The peak that these are measured against.
     pub(super) kind: PeakKind,
@@ -44,6 +44,8 @@ pub struct Steps {
     pub steps: Vec<StepInfo>,
     /// Bytes of constants that a run reads.
     pub weights: u64,
+    /// Multiply-adds of blocks of zeros, which are left out.
+    pub left_out: u64,
 }
 
 /// A step that was timed.
@@ -79,11 +81,15 @@ pub fn steps(compiled: &Compiled, dims: &[i64]) -> Result<Steps, Vec<Diag>> {
     let traced = lower::lower_traced(g, target)?;
     let moved = bound::moved(g, &traced, dims);
     let mut counted = std::collections::BTreeSet::new();
-    let step = |((step, &v), &moved): ((&bertc_backends::plan::Step, _), _)| {
+    let mut left_out = 0;
+    let step = |(((step, &v), &moved), matrix): (((&bertc_backends::plan::Step, _), _), &Option<lower::Decision>)| {
         let kernel = bound::kernel(&traced.program, step);
         // Of a product of two steps the first only packs an operand; a value's later steps are copies.
         let counts = !kernel.name.starts_with("pack") && counted.insert(v);
         let count = cost::multiply_adds_of(g, v).filter(|_| counts).and_then(|n| n.eval(dims));
+        let count = count.and_then(|n| u64::try_from(n).ok()).unwrap_or(0);
+        let kept = matrix.as_ref().filter(|d| d.sparse).map_or(count, |d| (count as f64 * d.kept) as u64);
+        left_out += count - kept;
         StepInfo {
             kernel: kernel.name.clone(),
             op: g.op(v).name().to_string(),
@@ -91,13 +97,14 @@ pub fn steps(compiled: &Compiled, dims: &[i64]) -> Result<Steps, Vec<Diag>> {
                 Loc::Node { name, .. } => Some(name.clone()),
                 _ => None,
             },
-            multiply_adds: count.and_then(|n| u64::try_from(n).ok()).unwrap_or(0),
+            multiply_adds: kept,
             kind: bound::kind(kernel),
             moved,
         }
     };
-    let steps = traced.program.steps.iter().zip(&traced.values).zip(&moved.steps).map(step).collect();
-    Ok(Steps { steps, weights: moved.weights })
+    let steps = traced.program.steps.iter().zip(&traced.values).zip(&moved.steps).zip(&traced.sparse);
+    let steps = steps.map(step).collect();
+    Ok(Steps { steps, weights: moved.weights, left_out })
 }
 
 /// Runs the model as often as `bench` does and takes the time of each step. `machine` is what was measured with as many
@@ -109,7 +116,7 @@ pub(super) fn measure(
     o: &BenchOptions,
     loaded: &LoadedModel,
     dims: &[i64],
-    Steps { steps, weights }: Steps,
+    Steps { steps, weights, .. }: Steps,
     threads: u32,
     machine: &Machine<'_>,
 ) -> Result<Profile, Vec<Diag>> {

@@ -38,7 +38,11 @@ pub(super) fn facts(r: &Results<'_>) -> Vec<(String, String)> {
     }
     let (cpu, level) = (&o.compile.cpu, o.compile.opt_level);
     fact("target", format!("{}, cpu {cpu}, emitter {}, -O{level}", r.target, emitter(r)));
-    fact("multiply-adds of the model", format!("{} G", giga(r.multiply_adds as f64)));
+    let mut count = format!("{} G", giga(r.multiply_adds as f64));
+    if r.left_out > 0 {
+        count += &format!(", and {} G more of blocks of zeros, which are left out", giga(r.left_out as f64));
+    }
+    fact("multiply-adds of the model", count);
     let arena = r.arena.map_or("unknown".into(), size);
     fact("sizes", format!("weights {}, code {}, arena {arena}", size(r.stats.consts), size(r.stats.text)));
     let memory =
@@ -110,6 +114,7 @@ pub(super) fn json(r: &Results<'_>) -> String {
         "opt_level": o.compile.opt_level,
         "dims": dims,
         "multiply_adds": r.multiply_adds,
+        "multiply_adds_left_out": r.left_out,
         "weights_bytes": r.stats.consts,
         "code_bytes": r.stats.text,
         "arena_bytes": r.arena,

@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use super::model::text_of;
 use super::sums::{self, Sums};
 use super::{section, table};
-use crate::blocks;
 use crate::layers::Layers;
 use crate::progress::size;
+use crate::sparse;
 
 /// The kernels of a program.
 pub(super) struct Listing {
@@ -133,7 +133,7 @@ impl Listing {
             let l = &self.steps[i];
             Some((i, l.kernel.as_str(), l.sums.as_ref()?))
         }));
-        text += &blocks::text(order.iter().filter_map(|&i| {
+        text += &sparse::text(order.iter().filter_map(|&i| {
             let l = &self.steps[i];
             Some((i, l.kernel.as_str(), l.sparse.as_ref()?))
         }));
@@ -193,7 +193,7 @@ impl Listing {
                 "tasks": l.tasks,
                 "multiply_adds": text_of(&l.multiply_adds, symbols),
                 "int8": l.sums.as_ref().map(Sums::json),
-                "sparse": l.sparse.as_ref().map(blocks::json),
+                "sparse": l.sparse.as_ref().map(sparse::json),
             })
         };
         let layers = self.groups.iter().filter(|g| g.layer.is_some());

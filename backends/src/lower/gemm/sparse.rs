@@ -25,7 +25,7 @@ use crate::target::Target;
 
 /// How a target works on blocks of a size.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Plan {
+pub struct BlockPlan {
     /// The blocks.
     pub blocks: Blocks,
     /// Registers of rows that are worked on together: of blocks whose rows are in the lanes.
@@ -34,13 +34,13 @@ pub struct Plan {
     pub width: i64,
 }
 
-impl Plan {
+impl BlockPlan {
     /// The plan that fills the registers.
-    pub fn new(blocks: Blocks, tile: &Tile, group: Group, target: &Target) -> Plan {
+    pub fn new(blocks: Blocks, tile: &Tile, group: Group, target: &Target) -> BlockPlan {
         let lanes = i64::from(tile.lanes);
         let registers = tile.registers(target);
         if blocks.rows == 16 {
-            return Plan { blocks, vectors: 1, width: PANEL };
+            return BlockPlan { blocks, vectors: 1, width: PANEL };
         }
         // What takes several instructions takes registers too.
         let native = match group {
@@ -55,7 +55,12 @@ impl Plan {
             false => room / 2 / rows,
         };
         let vectors = 1 << most.clamp(1, STRIP / lanes).ilog2();
-        Plan { blocks, vectors, width: vectors * lanes }
+        BlockPlan { blocks, vectors, width: vectors * lanes }
+    }
+
+    /// Outputs whose sums are made together.
+    fn outputs(&self) -> i64 {
+        if self.blocks.by_inputs() { GROUP as i64 } else { PANEL }
     }
 }
 
@@ -64,13 +69,14 @@ const STRIP: i64 = 64;
 
 /// A sparse right operand: parameter numbers.
 pub(super) struct Sparse {
-    pub plan: Plan,
+    pub plan: BlockPlan,
     /// Starts, indices and values.
     arrays: [usize; 3],
     /// The rows of a task, and lanes of a worker.
     packed: usize,
     packed_lanes: i64,
-    /// Sums of a strip's rows: first as they are made, then those of 16 outputs turned around.
+    /// Sums of a strip's rows, where these are in the lanes: first as they are made, then those of 16 outputs turned around.
+    /// And lanes of a worker.
     sums: Option<(usize, i64)>,
     /// Lanes of k, and those behind them that blocks take too.
     k: [i64; 2],
@@ -80,7 +86,7 @@ pub(super) struct Sparse {
 
 impl Sparse {
     /// `None` on overflow, or if k isn't constant.
-    pub fn bind(c: &mut Ctx, plan: Plan, arrays: [Arg; 3], g: &super::Spec<'_>, rows: i64) -> Option<Sparse> {
+    pub fn bind(c: &mut Ctx, plan: BlockPlan, arrays: [Arg; 3], g: &super::Spec<'_>, rows: i64) -> Option<Sparse> {
         let k = g.shape.k.as_const()? / g.group.size();
         let steps = i64::from(plan.blocks.steps);
         let padded = k.checked_add(steps - 1)? / steps * steps;
@@ -113,9 +119,11 @@ impl Sparse {
         c.b.address(ptr, at, 0)
     }
 
-    fn index(&self, c: &mut Ctx, at: Reg) -> Reg {
+    /// Where what block `at` points to begins in rows of a width.
+    fn index(&self, c: &mut Ctx, at: Reg, width: i64) -> Reg {
         let i = c.b.load(self.arrays[1], at, 0, 1);
-        c.b.convert_sign(i, Elem::I64, true)
+        let i = c.b.convert_sign(i, Elem::I64, true);
+        shifted(c, i, width, false)
     }
 
     fn start(&self, c: &mut Ctx, run: Reg, behind: i64) -> Reg {
@@ -124,7 +132,7 @@ impl Sparse {
     }
 
     /// The columns of a task that is number `share` of so many, in groups: with about as many blocks as the others have.
-    pub fn share(&self, c: &mut Ctx, n: Reg, [share, shares]: [Reg; 2]) -> [Reg; 2] {
+    pub fn columns_of(&self, c: &mut Ctx, n: Reg, [share, shares]: [Reg; 2]) -> [Reg; 2] {
         let group = GROUP as i64;
         let runs = match self.plan.blocks.by_inputs() {
             true => self.k[1] / i64::from(self.plan.blocks.steps),
@@ -168,8 +176,8 @@ impl Sparse {
         c.b.splat(x, lanes)
     }
 
-    /// The sums of a tile, outputs in the lanes.
-    pub fn lanes(&self, c: &mut Ctx, g: &Gemm<'_>, base: &Base, at: At, init: &[Reg]) -> Vec<Reg> {
+    /// The sums of a tile, of blocks of 16 outputs.
+    pub fn outputs_in_lanes(&self, c: &mut Ctx, g: &Gemm<'_>, base: &Base, at: At, init: &[Reg]) -> Vec<Reg> {
         let lanes = g.tile.lanes;
         // Strip s begins s·16·K lanes behind the first one.
         let row = c.b.sub(at.row, base.first);
@@ -185,8 +193,7 @@ impl Sparse {
         let run = shifted(c, at.col, PANEL, true);
         let (lo, hi) = (self.start(c, run, 0), self.start(c, run, 1));
         fold_over(c, lo, hi, 1, init, |c, block, acc| {
-            let k = self.index(c, block);
-            let (k, block) = (shifted(c, k, PANEL, false), shifted(c, block, PANEL, false));
+            let (k, block) = (self.index(c, block, PANEL), shifted(c, block, PANEL, false));
             let mut acc = acc.to_vec();
             let at_value = |v: usize| Place {
                 ptr: self.arrays[2],
@@ -207,13 +214,6 @@ impl Sparse {
     }
 }
 
-impl Plan {
-    /// Outputs whose sums are made together.
-    fn outputs(&self) -> i64 {
-        if self.blocks.by_inputs() { GROUP as i64 } else { PANEL }
-    }
-}
-
 /// `x` times a power of two, or divided by it.
 fn shifted(c: &mut Ctx, x: Reg, by: i64, right: bool) -> Reg {
     if by == 1 {
@@ -223,19 +223,41 @@ fn shifted(c: &mut Ctx, x: Reg, by: i64, right: bool) -> Reg {
     c.b.bin(if right { Bin::ShrU } else { Bin::Shl }, x, bits)
 }
 
+/// What a worker works on: rows with their sums.
+struct Strip<'a> {
+    of: &'a Sparse,
+    /// Where the copied rows begin.
+    packed: Reg,
+    /// The memory of sums, and where the worker's begin.
+    sums: (usize, Reg),
+}
+
+impl Strip<'_> {
+    /// A lane of the copied rows.
+    fn row_lane(&self, index: Reg, offset: i64) -> Place {
+        Place { ptr: self.of.packed, base: Some(self.packed), index, offset, active: None }
+    }
+
+    /// A lane of the sums.
+    fn sum(&self, index: Reg, offset: i64) -> Place {
+        Place { ptr: self.sums.0, base: Some(self.sums.1), index, offset, active: None }
+    }
+
+    /// A lane of the sums that are turned around.
+    fn turned(&self, index: Reg, offset: i64) -> Place {
+        self.sum(index, self.of.plan.outputs() * self.of.plan.width + offset)
+    }
+}
+
 impl Gemm<'_> {
     /// All results of rows `m` and columns `n`, which begin where sums that are made together do.
-    pub(super) fn sparse(&self, c: &mut Ctx, base: &Base, s: &Sparse, [m0, m1]: [Reg; 2], [n0, n1]: [Reg; 2]) {
-        if s.plan.blocks.rows == 16 {
-            let packed = Sparse::own(c, s.packed, s.packed_lanes);
-            self.pack_rows(c, base, s, packed, [m0, m1]);
-            return self.panels(c, n0, n1, |c, col, vectors| {
-                self.k_blocks(c, base, |c, k| self.rows(c, base, [m0, m1], col, vectors, k));
-            });
-        }
+    pub(super) fn blocks(&self, c: &mut Ctx, base: &Base, s: &Sparse, [m0, m1]: [Reg; 2], [n0, n1]: [Reg; 2]) {
         let packed = Sparse::own(c, s.packed, s.packed_lanes);
-        let Some((ptr, lanes)) = s.sums else { return };
-        let sums = Sparse::own(c, ptr, lanes);
+        let Some((ptr, lanes)) = s.sums else {
+            self.pack_rows(c, base, s, packed, [m0, m1]);
+            return self.panels(c, base, [m0, m1], [n0, n1]);
+        };
+        let strip = Strip { of: s, packed, sums: (ptr, Sparse::own(c, ptr, lanes)) };
         let (width, outputs) = (s.plan.width, s.plan.outputs());
         loop_over(c, m0, m1, width, |c, row| {
             let all = c.b.int(width);
@@ -244,42 +266,25 @@ impl Gemm<'_> {
             self.pack_rows(c, base, s, packed, [row, end]);
             let rows = c.b.sub(end, row);
             loop_over(c, n0, n1, outputs, |c, first| {
-                let mut vectors = s.plan.vectors;
-                while vectors > 0 {
-                    let (most, least) = (vectors, vectors / 2);
-                    let least = c.b.int(least * i64::from(self.tile.lanes));
-                    let more = c.b.cmp(CmpOp::Gt, rows, least);
-                    let mut fits = more;
-                    if most < s.plan.vectors {
-                        let most = c.b.int(most * i64::from(self.tile.lanes));
-                        let less = c.b.cmp(CmpOp::Le, rows, most);
-                        fits = c.b.bin(Bin::And, more, less);
-                    }
-                    when(c, fits, |c| match s.plan.blocks.by_inputs() {
-                        true => self.scatter(c, s, [packed, sums], first, vectors),
-                        false => self.gather(c, s, [packed, sums], first, vectors),
-                    });
-                    vectors /= 2;
-                }
+                self.sums_of_outputs(c, &strip, first, rows);
                 let group = c.b.int(outputs);
                 let last = c.b.add(first, group);
                 let last = c.b.min(last, n1);
                 loop_over(c, first, last, PANEL, |c, panel| {
                     let column = c.b.sub(panel, first);
-                    self.turn(c, s, sums, column, rows);
+                    self.turn_sums(c, &strip, column, rows);
                     self.strips(c, panel, n1, |c, col, vectors| {
                         let inside = c.b.sub(col, panel);
                         row_tiles(c, [row, end], &self.spec.shape.m, self.tile.rows, |c, r, height| {
                             let at = At { row: r, rows: height, col, vectors };
-                            self.tile_of(c, base, at, |c| {
+                            self.tile_with_sums(c, base, at, |c| {
                                 let from = c.b.sub(r, row);
                                 let from = shifted(c, from, PANEL, false);
                                 let from = c.b.add(from, inside);
                                 let load = |i: i64| {
                                     let (r, v) = (i / vectors, i % vectors);
-                                    let offset = s.turned() + r * PANEL + v * i64::from(self.tile.lanes);
-                                    let place = Place { ptr, base: Some(sums), index: from, offset, active: None };
-                                    c.b.load_at(place, self.tile.lanes)
+                                    let offset = r * PANEL + v * i64::from(self.tile.lanes);
+                                    c.b.load_at(strip.turned(from, offset), self.tile.lanes)
                                 };
                                 (0..height * vectors).map(load).collect()
                             });
@@ -288,6 +293,27 @@ impl Gemm<'_> {
                 });
             });
         });
+    }
+
+    /// The sums of the outputs from `first` on that are made together, with as many registers of rows as there are.
+    fn sums_of_outputs(&self, c: &mut Ctx, s: &Strip<'_>, first: Reg, rows: Reg) {
+        let plan = &s.of.plan;
+        let lanes = i64::from(self.tile.lanes);
+        let mut vectors = plan.vectors;
+        while vectors > 0 {
+            let least = c.b.int(vectors / 2 * lanes);
+            let mut fits = c.b.cmp(CmpOp::Gt, rows, least);
+            if vectors < plan.vectors {
+                let most = c.b.int(vectors * lanes);
+                let less = c.b.cmp(CmpOp::Le, rows, most);
+                fits = c.b.bin(Bin::And, fits, less);
+            }
+            when(c, fits, |c| match plan.blocks.by_inputs() {
+                true => self.sums_by_input(c, s, first, vectors),
+                false => self.sums_by_output(c, s, first, vectors),
+            });
+            vectors /= 2;
+        }
     }
 
     /// Copies rows so that the lanes of one k are neighbours: strip by strip, each as `[k][rows]`.
@@ -356,115 +382,93 @@ impl Gemm<'_> {
     }
 
     /// Sums of 16 outputs from `first` on, rows in the lanes: of blocks of one step.
-    fn gather(&self, c: &mut Ctx, s: &Sparse, [packed, sums]: [Reg; 2], first: Reg, vectors: i64) {
-        let (lanes, width) = (self.tile.lanes, s.plan.width);
-        let rows = i64::from(s.plan.blocks.rows);
-        let Some((ptr, _)) = s.sums else { return };
+    fn sums_by_output(&self, c: &mut Ctx, s: &Strip<'_>, first: Reg, vectors: i64) {
+        let (lanes, width) = (self.tile.lanes, s.of.plan.width);
+        let rows = i64::from(s.of.plan.blocks.rows);
         let group = self.spec.group;
         let (zero, runs) = (c.b.int(0), c.b.int(PANEL / rows));
         let first = shifted(c, first, rows, true);
         loop_over(c, zero, runs, 1, |c, run| {
             let at = c.b.add(first, run);
-            let (lo, hi) = (s.start(c, at, 0), s.start(c, at, 1));
+            let (lo, hi) = (s.of.start(c, at, 0), s.of.start(c, at, 1));
             let init = vec![c.imm(self.elem, lanes, 0.0); (rows * vectors) as usize];
             let acc = fold_over(c, lo, hi, 1, &init, |c, block, acc| {
-                let k = s.index(c, block);
-                let k = shifted(c, k, width, false);
+                let k = s.of.index(c, block, width);
                 let value = shifted(c, block, rows, false);
-                let place = |v: i64| Place {
-                    ptr: s.packed,
-                    base: Some(packed),
-                    index: k,
-                    offset: v * i64::from(lanes),
-                    active: None,
-                };
+                let load = |c: &mut Ctx, v: i64| c.b.load_at(s.row_lane(k, v * i64::from(lanes)), lanes);
                 let mut acc = acc.to_vec();
                 if rows == 1 {
                     // Each is read once: it needs a register only then.
-                    let w = s.value(c, value, 0, lanes);
+                    let w = s.of.value(c, value, 0, lanes);
                     for (v, acc) in (0..).zip(&mut acc) {
-                        let x = c.b.load_at(place(v), lanes);
+                        let x = load(c, v);
                         *acc = multiply_add(c, group, x, w, *acc);
                     }
                     return acc;
                 }
-                let x: Vec<Reg> = (0..vectors).map(|v| c.b.load_at(place(v), lanes)).collect();
+                let x: Vec<Reg> = (0..vectors).map(|v| load(c, v)).collect();
                 for (r, acc) in (0..).zip(acc.chunks_mut(x.len())) {
-                    let w = s.value(c, value, r, lanes);
+                    let w = s.of.value(c, value, r, lanes);
                     acc.iter_mut().zip(&x).for_each(|(acc, &x)| *acc = multiply_add(c, group, x, w, *acc));
                 }
                 acc
             });
             let to = shifted(c, run, rows * width, false);
             for (i, x) in (0..).zip(acc) {
-                let offset = i / vectors * width + i % vectors * i64::from(lanes);
-                c.b.store_at(Place { ptr, base: Some(sums), index: to, offset, active: None }, x);
+                c.b.store_at(s.sum(to, i / vectors * width + i % vectors * i64::from(lanes)), x);
             }
         });
     }
 
     /// Sums of the outputs of a group from `first` on, rows in the lanes: of blocks of several steps.
-    fn scatter(&self, c: &mut Ctx, s: &Sparse, [packed, sums]: [Reg; 2], first: Reg, vectors: i64) {
-        let (lanes, width) = (self.tile.lanes, s.plan.width);
-        let steps = i64::from(s.plan.blocks.steps);
-        let Some((ptr, _)) = s.sums else { return };
-        let place = |index, v: i64| Place { ptr, base: Some(sums), index, offset: v * i64::from(lanes), active: None };
+    fn sums_by_input(&self, c: &mut Ctx, s: &Strip<'_>, first: Reg, vectors: i64) {
+        let (lanes, width) = (self.tile.lanes, s.of.plan.width);
+        let steps = i64::from(s.of.plan.blocks.steps);
+        let at_vector = |v: i64| v * i64::from(lanes);
         let none = c.imm(self.elem, lanes, 0.0);
-        let (zero, all) = (c.b.int(0), c.b.int(s.plan.outputs() * width));
-        loop_over(c, zero, all, width, |c, i| (0..vectors).for_each(|v| c.b.store_at(place(i, v), none)));
-        let inputs = s.k[1] / steps;
+        let (zero, all) = (c.b.int(0), c.b.int(s.of.plan.outputs() * width));
+        loop_over(c, zero, all, width, |c, i| {
+            (0..vectors).for_each(|v| c.b.store_at(s.sum(i, at_vector(v)), none));
+        });
+        let inputs = s.of.k[1] / steps;
         let group = shifted(c, first, GROUP as i64, true);
         let run = c.mul_add(zero, group, &inputs.into());
-        let begin = s.start(c, run, 0);
+        let begin = s.of.start(c, run, 0);
         let end = c.b.int(inputs);
         fold_over(c, zero, end, 1, &[begin], |c, input, at| {
-            let from = shifted(c, input, width, false);
-            let from = c.mul_add(zero, from, &steps.into());
-            let mut load = |i: i64| {
-                let offset = i / vectors * width + i % vectors * i64::from(lanes);
-                c.b.load_at(Place { ptr: s.packed, base: Some(packed), index: from, offset, active: None }, lanes)
-            };
-            let x: Vec<Reg> = (0..steps * vectors).map(&mut load).collect();
+            let from = shifted(c, input, width * steps, false);
+            let load = |i: i64| c.b.load_at(s.row_lane(from, i / vectors * width + at_vector(i % vectors)), lanes);
+            let x: Vec<Reg> = (0..steps * vectors).map(load).collect();
             let own = c.b.add(run, input);
-            let behind = s.start(c, own, 1);
+            let behind = s.of.start(c, own, 1);
             loop_over(c, at[0], behind, 1, |c, block| {
-                let output = s.index(c, block);
-                let to = shifted(c, output, width, false);
+                let to = s.of.index(c, block, width);
                 let value = shifted(c, block, steps, false);
-                let mut acc: Vec<Reg> = (0..vectors).map(|v| c.b.load_at(place(to, v), lanes)).collect();
+                let mut acc: Vec<Reg> = (0..vectors).map(|v| c.b.load_at(s.sum(to, at_vector(v)), lanes)).collect();
                 for (step, x) in (0..).zip(x.chunks(vectors as usize)) {
-                    let w = s.value(c, value, step, lanes);
+                    let w = s.of.value(c, value, step, lanes);
                     acc.iter_mut().zip(x).for_each(|(acc, &x)| *acc = multiply_add(c, self.spec.group, x, w, *acc));
                 }
-                (0..).zip(acc).for_each(|(v, x)| c.b.store_at(place(to, v), x));
+                (0..).zip(acc).for_each(|(v, x)| c.b.store_at(s.sum(to, at_vector(v)), x));
             });
             vec![behind]
         });
     }
 
-    /// Turns the sums of 16 outputs from `column` of the group on, so that those of a row are neighbours.
-    fn turn(&self, c: &mut Ctx, s: &Sparse, sums: Reg, column: Reg, rows: Reg) {
-        let (lanes, width) = (i64::from(self.tile.lanes), s.plan.width);
-        let Some((ptr, _)) = s.sums else { return };
-        let place = |index, offset| Place { ptr, base: Some(sums), index, offset, active: None };
+    /// Turns the sums of 16 outputs from `column` of the group on around, so that those of a row are neighbours.
+    fn turn_sums(&self, c: &mut Ctx, s: &Strip<'_>, column: Reg, rows: Reg) {
+        let (lanes, width) = (i64::from(self.tile.lanes), s.of.plan.width);
         let zero = c.b.int(0);
         let from = shifted(c, column, width, false);
         loop_over(c, zero, rows, lanes, |c, row| {
             let from = c.b.add(from, row);
             let to = shifted(c, row, PANEL, false);
             for first in (0..PANEL).step_by(lanes as usize) {
-                let square: Vec<Reg> =
-                    (0..lanes).map(|i| c.b.load_at(place(from, (first + i) * width), self.tile.lanes)).collect();
+                let load = |i: i64| c.b.load_at(s.sum(from, (first + i) * width), self.tile.lanes);
+                let square = (0..lanes).map(load).collect();
                 let square = transpose(c, square);
-                (0..).zip(square).for_each(|(i, v)| c.b.store_at(place(to, s.turned() + i * PANEL + first), v));
+                (0..).zip(square).for_each(|(i, v)| c.b.store_at(s.turned(to, i * PANEL + first), v));
             }
         });
-    }
-}
-
-impl Sparse {
-    /// Where the sums that are turned around begin.
-    fn turned(&self) -> i64 {
-        self.plan.outputs() * self.plan.width
     }
 }

@@ -35,7 +35,7 @@ impl Gemm<'_> {
         };
         let acc = match &self.right {
             Operand::Packed(b) => self.packed(c, base, at, k, *b, init),
-            Operand::Blocks(s) => s.lanes(c, self, base, at, &init),
+            Operand::Blocks(s) => s.outputs_in_lanes(c, self, base, at, &init),
         };
         let acc = match k.last {
             None => self.complete(c, base, at, &edge, &acc),
@@ -50,7 +50,7 @@ impl Gemm<'_> {
     }
 
     /// A tile of results whose sums are there already, but for what they start with.
-    pub(super) fn tile_of(&self, c: &mut Ctx, base: &Base, at: At, sums: impl FnOnce(&mut Ctx) -> Vec<Reg>) {
+    pub(super) fn tile_with_sums(&self, c: &mut Ctx, base: &Base, at: At, sums: impl FnOnce(&mut Ctx) -> Vec<Reg>) {
         let edge = Edge::new(self, c, base, at);
         let mut acc = sums(c);
         if self.scaling.as_ref().is_some_and(|s| !s.starts_at_zero()) {
