@@ -230,7 +230,7 @@ fn matmul(trans_b: bool, a: &TensorType, b: &TensorType, symbols: &Symbols) -> R
 fn slice(axis: usize, start: &Dim, len: &Dim, step: i64, x: &TensorType, symbols: &Symbols) -> Result<TensorType> {
     ensure_axis(axis, x)?;
     ensure(step != 0, || "the step is 0".to_string())?;
-    // First and last index, both in bounds (an empty slice reads nothing).
+    // First and last index, both in bounds. The one that lies farther inside may be anything where nothing is read.
     let last = len
         .sub(&Dim::constant(1))
         .and_then(|n| n.mul(&Dim::constant(step)))
@@ -238,8 +238,9 @@ fn slice(axis: usize, start: &Dim, len: &Dim, step: i64, x: &TensorType, symbols
         .ok_or_else(overflow)?;
     let end = x.shape[axis].sub(&Dim::constant(1)).ok_or_else(overflow)?;
     let zero = Dim::constant(0);
-    let inside = |d: &Dim| d.proven_ge(&zero, symbols) && end.proven_ge(d, symbols);
-    ensure(*len == zero || (inside(start) && inside(&last)), || {
+    let (least, most) = if step > 0 { (start, &last) } else { (&last, start) };
+    let inside = least.proven_ge(&zero, symbols) && end.proven_ge(most, symbols) && len.proven_ge(&zero, symbols);
+    ensure(*len == zero || inside, || {
         format!(
             "slice of {} elements from {} by {step} is not proven to lie inside dim {}",
             len.display(symbols),

@@ -14,7 +14,8 @@
 //! The scale may stand at q, at k, at the scores, or be divided between them; [`scores`](mod@scores) says which masks
 //! are known. A select that puts 0 for NaN, or for rows whose largest score is -∞, behind the softmax becomes
 //! `nan_to_zero`. Operands that don't come from split heads get transposes, so the heads' layout never stops fusion.
-//! Operands of rank 3 are one head. Results differ by rounding: scores are scaled once.
+//! Operands of rank 3 are one head, unless scores or probabilities take another shape there, in which batch and heads are one
+//! dim, as in DeBERTa. Results differ by rounding: scores are scaled once.
 
 mod scores;
 
@@ -114,8 +115,15 @@ fn merge_heads(g: &mut Graph, x: ValueId, loc: &Loc) -> Option<ValueId> {
 }
 
 fn rule(g: &mut Graph, v: ValueId, trans_v: bool) -> Rewrite {
-    let (p, mut value) = (g.operands(v)[0], g.operands(v)[1]);
-    let Some((softmax, nan_to_zero, mut inside)) = probabilities(g, p) else { return Ok(None) };
+    let (mut p, mut value) = (g.operands(v)[0], g.operands(v)[1]);
+    let mut inside = vec![v];
+    let joined = joined(g, p);
+    if let Some(whole) = joined {
+        inside.push(p);
+        p = whole;
+    }
+    let Some((softmax, nan_to_zero, between)) = probabilities(g, p) else { return Ok(None) };
+    inside.extend(between);
     let Op::Softmax { axis } = *g.op(softmax) else { return Ok(None) };
     let rank = g.ty(softmax).rank();
     if g.ty(v).dtype != DType::F32 {
@@ -126,7 +134,6 @@ fn rule(g: &mut Graph, v: ValueId, trans_v: bool) -> Rewrite {
     }
     let scores = scores::find(g, g.operands(softmax)[0])?;
     inside.extend(&scores.inside);
-    inside.push(v);
     if inside.iter().any(|&x| x != v && !used_only_by(g, x, &inside)) {
         return Err("the scores or probabilities have other uses".to_string());
     }
@@ -140,8 +147,16 @@ fn rule(g: &mut Graph, v: ValueId, trans_v: bool) -> Rewrite {
     if trans_v {
         value = moved(transpose(g, value, &swapped(g.ty(value).rank()), &loc))?;
     }
-    let (q, q_scale) = unscaled(g, q);
-    let (k, k_scale) = unscaled(g, k);
+    let (mut q, q_scale) = unscaled(g, q);
+    let (mut k, k_scale) = unscaled(g, k);
+    if let Some(lead) = &scores.merged {
+        q = moved(with_heads(g, q, lead, &loc))?;
+        k = moved(with_heads(g, k, lead, &loc))?;
+    }
+    if joined.is_some() {
+        let [b, h, ..] = &g.ty(softmax).shape.clone()[..] else { return Ok(None) };
+        value = moved(with_heads(g, value, &[b.clone(), h.clone()], &loc))?;
+    }
     let shape = |x: ValueId| g.ty(x).shape.clone();
     let (sq, sk, sv) = (shape(q), shape(k), shape(value));
     if [&sq, &sk, &sv].iter().any(|s| s.len() != rank || s[..rank - 2] != sq[..rank - 2]) {
@@ -158,7 +173,23 @@ fn rule(g: &mut Graph, v: ValueId, trans_v: bool) -> Rewrite {
     let scale = (scores.scale * q_scale * k_scale) as f32;
     let op = Attention { heads, scale, mask: mask.is_some(), nan_to_zero, lengths: false, bf16: false };
     let y = g.add(Op::Attention(op), &operands, &loc).map_err(|d| d.message)?;
-    split_heads(g, y, &sq, &sv, &loc).map(Some).ok_or_else(|| "the result can't be transposed".to_string())
+    let result = split_heads(g, y, &sq, &sv, &loc).and_then(|y| match joined {
+        Some(_) => reshape(g, y, g.ty(v).shape.clone(), &loc),
+        None => Some(y),
+    });
+    result.map(Some).ok_or_else(|| "the result can't be transposed".to_string())
+}
+
+/// The probabilities of rank 4 that `p` is, with batch and heads as one dim.
+fn joined(g: &Graph, p: ValueId) -> Option<ValueId> {
+    let (Op::Reshape { .. }, [x]) = (g.op(p), g.operands(p)) else { return None };
+    scores::joins(g, *x, p).then_some(*x)
+}
+
+/// `[B·H, S, D]` as `[B, H, S, D]`.
+fn with_heads(g: &mut Graph, x: ValueId, lead: &[Dim; 2], loc: &Loc) -> Option<ValueId> {
+    let shape = lead.iter().chain(&g.ty(x).shape[1..]).cloned().collect();
+    reshape(g, x, shape, loc)
 }
 
 /// `[B, S, H·E]` as the product with the values was.

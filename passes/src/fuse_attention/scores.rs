@@ -1,4 +1,4 @@
-//! From the softmax back to the product of queries and keys.
+//! From the softmax back to the product of queries and keys, whose batch and heads may be one dim there.
 //!
 //! Masks are added, or filled in by a select. A fill becomes an added mask: 0 where the score is kept, M elsewhere.
 //!
@@ -22,8 +22,8 @@ const FILL: f64 = -1e4;
 
 /// Something done to the scores.
 enum Mask {
-    /// A value is added, times a number.
-    Add(ValueId, f64),
+    /// A value is added, times a number; to scores of rank 3 if batch and heads were one dim by then.
+    Add { value: ValueId, factor: f64, merged: bool },
     /// Scores are kept where the condition is `keep`, else replaced.
     Fill { cond: ValueId, keep: bool, value: f64 },
 }
@@ -36,8 +36,22 @@ pub struct Scores {
     pub scale: f64,
     /// The values on the way, with the product.
     pub inside: Vec<ValueId>,
+    /// Batch and heads, where they are one dim of the product.
+    pub merged: Option<[Dim; 2]>,
     /// Nearest to the softmax first.
     masks: Vec<Mask>,
+}
+
+/// What `v` is with its first two dims as one, if it is such a value in another shape.
+fn merged(g: &Graph, v: ValueId) -> Option<ValueId> {
+    let (Op::Reshape { .. }, [x]) = (g.op(v), g.operands(v)) else { return None };
+    joins(g, v, *x).then_some(*x)
+}
+
+/// Whether two shapes differ in that the first two dims of the `whole` are one.
+pub fn joins(g: &Graph, whole: ValueId, one: ValueId) -> bool {
+    let (whole, one) = (&g.ty(whole).shape, &g.ty(one).shape);
+    whole.len() == 4 && one.len() == 3 && whole[2..] == one[1..]
 }
 
 /// Whether scores `v` come from a product.
@@ -47,6 +61,9 @@ fn leads(g: &Graph, v: ValueId, depth: usize) -> bool {
         return true;
     }
     if let Some((x, _)) = scaled(g, v) {
+        return leads(g, x, depth);
+    }
+    if let Some(x) = merged(g, v) {
         return leads(g, x, depth);
     }
     let full = |x: ValueId| g.ty(x) == g.ty(v) && leads(g, x, depth);
@@ -59,7 +76,7 @@ fn leads(g: &Graph, v: ValueId, depth: usize) -> bool {
 
 /// The way from the softmax's operand to the product.
 pub fn find(g: &Graph, v: ValueId) -> Result<Scores, String> {
-    let mut s = Scores { product: v, scale: 1.0, inside: Vec::new(), masks: Vec::new() };
+    let mut s = Scores { product: v, scale: 1.0, inside: Vec::new(), merged: None, masks: Vec::new() };
     for _ in 0..DEPTH {
         let at = s.product;
         s.inside.push(at);
@@ -69,11 +86,14 @@ pub fn find(g: &Graph, v: ValueId) -> Result<Scores, String> {
         } else if let Some((x, c)) = scaled(g, at) {
             s.scale *= c;
             s.product = x;
+        } else if let Some(x) = merged(g, at) {
+            s.merged = Some([g.ty(at).shape[0].clone(), g.ty(at).shape[1].clone()]);
+            s.product = x;
         } else if let Some((a, b)) = binary(g, at, BinaryOp::Add) {
             let (x, mask) = if full(a) { (a, b) } else { (b, a) };
-            s.masks.push(Mask::Add(mask, s.scale));
+            s.masks.push(Mask::Add { value: mask, factor: s.scale, merged: s.merged.is_some() });
             s.product = x;
-        } else if let (Op::Select, [cond, x, y]) = (g.op(at), g.operands(at)) {
+        } else if let (Op::Select, [cond, x, y], None) = (g.op(at), g.operands(at), &s.merged) {
             let keep = full(*x);
             let (kept, other) = if keep { (*x, *y) } else { (*y, *x) };
             let value = scalar(g, other).ok_or("the scores are replaced by something that is no constant")?;
@@ -102,6 +122,18 @@ fn aligned(g: &mut Graph, mut m: ValueId, rank: usize, loc: &Loc) -> Result<Valu
     reshape(g, m, shape, loc).ok_or_else(|| "the mask can't be reshaped".to_string())
 }
 
+/// The same for what is added where batch and heads are one dim.
+fn split(g: &mut Graph, mut m: ValueId, lead: &[Dim; 2], loc: &Loc) -> Result<ValueId, String> {
+    while let Op::Broadcast { .. } = g.op(m) {
+        m = g.operands(m)[0];
+    }
+    let one = Dim::constant(1);
+    let shape = build::padded(&g.ty(m).shape, 3);
+    let lead = if shape[0] == one { [one.clone(), one] } else { lead.clone() };
+    let shape = lead.into_iter().chain(shape[1..].iter().cloned()).collect();
+    reshape(g, m, shape, loc).ok_or_else(|| "the mask can't be reshaped".to_string())
+}
+
 /// The mask to add to the scaled scores, if there is one.
 pub fn mask(g: &mut Graph, s: &Scores, rank: usize, loc: &Loc) -> Result<Option<ValueId>, String> {
     let mut sum = None;
@@ -109,9 +141,12 @@ pub fn mask(g: &mut Graph, s: &Scores, rank: usize, loc: &Loc) -> Result<Option<
     // In the order of execution.
     for m in s.masks.iter().rev() {
         let new = match *m {
-            Mask::Add(..) if filled => return Err("a mask is added to filled scores".to_string()),
-            Mask::Add(m, factor) => {
-                let mut m = aligned(g, m, rank, loc)?;
+            Mask::Add { .. } if filled => return Err("a mask is added to filled scores".to_string()),
+            Mask::Add { value, factor, merged } => {
+                let mut m = match &s.merged {
+                    Some(lead) if merged => split(g, value, lead, loc)?,
+                    _ => aligned(g, value, rank, loc)?,
+                };
                 if factor != 1.0 {
                     let c = number(g, factor as f32, loc)?;
                     m = g.add(Op::Binary(BinaryOp::Mul), &[m, c], loc).map_err(|d| d.message)?;

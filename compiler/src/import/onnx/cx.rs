@@ -8,6 +8,7 @@ use super::build::Builder;
 use super::load::External;
 use super::proto::attribute_proto::AttributeType;
 use super::proto::{AttributeProto, NodeProto};
+use super::run::find;
 use super::tensor::tensor;
 use super::value::{R, Stop, V};
 
@@ -23,6 +24,8 @@ pub struct Cx<'a> {
     pub ins: Vec<Option<V>>,
     /// Files of external data.
     pub external: &'a mut External,
+    /// The attributes of the function that the node is in.
+    given: &'a [(&'a str, &'a AttributeProto)],
     used: RefCell<Vec<&'a str>>,
 }
 
@@ -35,7 +38,12 @@ impl<'a> Cx<'a> {
         ins: Vec<Option<V>>,
         external: &'a mut External,
     ) -> Self {
-        Cx { b, node, opset, ins, external, used: RefCell::new(Vec::new()) }
+        Cx { b, node, opset, ins, external, given: &[], used: RefCell::new(Vec::new()) }
+    }
+
+    /// The same for a node of a function with these attributes, to which its own may refer.
+    pub fn in_function(self, given: &'a [(&'a str, &'a AttributeProto)]) -> Self {
+        Cx { given, ..self }
     }
 
     /// Input `i`, which must be there.
@@ -56,15 +64,18 @@ impl<'a> Cx<'a> {
     /// An attribute, checked to be of type `ty`. Attributes that nobody asks for are errors in [`Cx::finish`].
     pub fn attr(&self, name: &'a str, ty: AttributeType) -> R<Option<&'a AttributeProto>> {
         self.used.borrow_mut().push(name);
-        let Some(a) = self.node.attribute.iter().find(|a| a.name() == name) else { return Ok(None) };
-        if !a.ref_attr_name().is_empty() {
-            return Err(format!("attribute '{name}' refers to an attribute of a function").into());
-        }
+        let Some(a) = self.own(name) else { return Ok(None) };
         // Old files have no type.
         if a.r#type() != ty && a.r#type() != AttributeType::Undefined {
             return Err(format!("attribute '{name}' is not {}", ty.as_str_name().to_lowercase()).into());
         }
         Ok(Some(a))
+    }
+
+    /// An attribute of the node; one that refers to what the function's call doesn't give is not there.
+    fn own(&self, name: &str) -> Option<&'a AttributeProto> {
+        let a = self.node.attribute.iter().find(|a| a.name() == name)?;
+        if a.ref_attr_name().is_empty() { Some(a) } else { find(self.given, a.ref_attr_name()) }
     }
 
     /// Marks an attribute as one without influence on the result.
@@ -74,7 +85,7 @@ impl<'a> Cx<'a> {
 
     /// Whether an attribute is given.
     pub fn has(&self, name: &str) -> bool {
-        self.node.attribute.iter().any(|a| a.name() == name)
+        self.own(name).is_some()
     }
 
     /// An integer attribute.
@@ -113,7 +124,8 @@ impl<'a> Cx<'a> {
     /// Fails if an attribute was not looked at: it may change what the node computes.
     pub fn finish(&self) -> R<()> {
         let used = self.used.borrow();
-        match self.node.attribute.iter().find(|a| !used.contains(&a.name())) {
+        let unused = |a: &&AttributeProto| !used.contains(&a.name()) && self.has(a.name());
+        match self.node.attribute.iter().find(unused) {
             Some(a) => Err(format!("attribute '{}' is not supported", a.name()).into()),
             None => Ok(()),
         }

@@ -30,7 +30,7 @@ use bertc_ir::{Diag, Graph};
 use bytes::Bytes;
 use prost::Message;
 
-use proto::ModelProto;
+use proto::{ModelProto, OperatorSetIdProto};
 
 /// What the user says about the model's dims.
 #[derive(Clone, Debug, Default)]
@@ -92,7 +92,10 @@ pub(crate) fn import_proto(
 ) -> Result<Imported, Vec<Diag>> {
     let one = |m: String| vec![Diag::new(m)];
     let graph = model.graph.as_ref().ok_or_else(|| one("not an ONNX model: it has no graph".to_string()))?;
-    let opset = opset(model).map_err(one)?;
+    let opset = versions(&model.opset_import).map_err(one)?;
+    let Some(&version) = opset.get("") else {
+        return Err(one("the model names no version of the default operator set".to_string()));
+    };
 
     let mut subst = BTreeMap::new();
     let mut notes = Vec::new();
@@ -107,7 +110,7 @@ pub(crate) fn import_proto(
                 }
                 notes.append(&mut more);
                 let producer = format!("{} {}", model.producer_name(), model.producer_version()).trim().to_string();
-                return Ok(Imported { graph, opset: opset[""], producer, notes });
+                return Ok(Imported { graph, opset: version, producer, notes });
             }
             Err(run::Failure::Equate { from, to, note }) => {
                 notes.push(note);
@@ -120,15 +123,13 @@ pub(crate) fn import_proto(
 }
 
 /// The versions of the operator sets, the default one under the empty name.
-fn opset(model: &ModelProto) -> Result<BTreeMap<String, i64>, String> {
-    let mut m = BTreeMap::new();
-    for o in &model.opset_import {
-        let domain = if o.domain() == "ai.onnx" { "" } else { o.domain() };
-        m.insert(domain.to_string(), o.version());
-    }
-    match m.get("") {
-        Some(v) if OPSETS.contains(v) => Ok(m),
-        Some(v) => Err(format!("opset {v} is not supported: expected {} to {}", OPSETS.start(), OPSETS.end())),
-        None => Err("the model names no version of the default operator set".to_string()),
+fn versions(imports: &[OperatorSetIdProto]) -> Result<BTreeMap<String, i64>, String> {
+    let plain = |domain: &str| if domain == "ai.onnx" { String::new() } else { domain.to_string() };
+    let all: BTreeMap<String, i64> = imports.iter().map(|o| (plain(o.domain()), o.version())).collect();
+    match all.get("") {
+        Some(v) if !OPSETS.contains(v) => {
+            Err(format!("opset {v} is not supported: expected {} to {}", OPSETS.start(), OPSETS.end()))
+        }
+        _ => Ok(all),
     }
 }

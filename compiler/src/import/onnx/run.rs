@@ -1,5 +1,8 @@
 //! One walk over a decoded model.
 
+mod bodies;
+
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::Path;
 
@@ -10,11 +13,12 @@ use super::build::Builder;
 use super::cx::Cx;
 use super::load::External;
 use super::ops;
-use super::proto::attribute_proto::AttributeType;
 use super::proto::tensor_shape_proto::dimension::Value as DimValue;
 use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 use super::tensor::{dtype, tensor};
 use super::value::{R, Stop, V, Val};
+pub use bodies::find;
+use bodies::{Call, Functions};
 
 /// Range of a dim that the user says nothing about.
 const DEFAULT_RANGE: (i64, i64) = (1, 65536);
@@ -49,15 +53,22 @@ fn tensor_type(i: &ValueInfoProto) -> Option<&type_proto::Tensor> {
 }
 
 /// The names that are in scope: values, initializers not looked at yet, and what failed.
+#[derive(Default)]
 struct Scope<'a> {
     values: HashMap<&'a str, V>,
     initializers: HashMap<&'a str, &'a TensorProto>,
     poisoned: BTreeSet<&'a str>,
+    /// Inputs of the function that its call leaves out.
+    absent: BTreeSet<&'a str>,
 }
 
 struct Run<'a> {
     b: Builder,
-    opset: &'a BTreeMap<String, i64>,
+    /// The versions of the operator sets; in a function they are its own.
+    opset: Cow<'a, BTreeMap<String, i64>>,
+    /// The functions of the model, and the calls of them that the walk is in.
+    functions: Functions<'a>,
+    calls: Vec<Call<'a>>,
     external: External,
     scope: Scope<'a>,
     dim_names: DimNames,
@@ -75,17 +86,18 @@ pub fn run(
 ) -> Result<(Graph, Vec<String>), Failure> {
     let name = if graph.name().is_empty() { "main".to_string() } else { identifier(graph.name()) };
     let b = Builder { graph: Graph::new(name), notes: Vec::new(), loc: Loc::Unknown };
-    let scope = Scope { values: HashMap::new(), initializers: HashMap::new(), poisoned: BTreeSet::new() };
-    let external = External::new(base_dir);
-    let mut r = Run { b, opset, external, scope, dim_names: DimNames::default(), errors: Vec::new() };
+    let mut r = Run {
+        b,
+        opset: Cow::Borrowed(opset),
+        functions: Functions::of(model),
+        calls: Vec::new(),
+        external: External::new(base_dir),
+        scope: Scope::default(),
+        dim_names: DimNames::default(),
+        errors: Vec::new(),
+    };
     if !graph.sparse_initializer.is_empty() {
         r.errors.push(Diag::new("sparse initializers are not supported"));
-    }
-    if let Some(f) = model.functions.first() {
-        r.errors.push(
-            Diag::new(format!("the model has local functions ('{}'), which are not supported", f.name()))
-                .note("inline them first: onnx.inliner.inline_local_functions"),
-        );
     }
     r.add_initializers(graph);
     r.inputs(graph, opts, subst);
@@ -266,6 +278,7 @@ impl<'a> Run<'a> {
         let domain = if n.domain() == "ai.onnx" { "" } else { n.domain() };
         let op = if domain.is_empty() { n.op_type().to_string() } else { format!("{domain}.{}", n.op_type()) };
         let name = if n.name().is_empty() { n.output.first().cloned().unwrap_or_default() } else { n.name().into() };
+        let name = self.calls.iter().rev().fold(name, |name, call| format!("{}/{name}", call.name));
         self.b.loc = Loc::node(name, op).output(n.output.first().map_or("", String::as_str));
         // What a failed node feeds fails for no reason of its own.
         let poisoned = n.input.iter().any(|i| self.scope.poisoned.contains(i.as_str()));
@@ -274,6 +287,7 @@ impl<'a> Run<'a> {
         let opset = self.opset.get(domain).copied();
         let result = match (known, opset) {
             _ if domain.is_empty() && n.op_type() == "If" && !poisoned => return self.branch(n),
+            _ if self.functions.find(domain, n).is_some() && !poisoned => return self.call(domain, n),
             (None, _) => Err(Stop::from("the operator is not supported")),
             (_, None) => Err(Stop::Fail(format!("the model names no version of the operator set '{domain}'"))),
             (Some(_), _) if poisoned => Ok(Vec::new()),
@@ -307,9 +321,10 @@ impl<'a> Run<'a> {
     fn lower(&mut self, n: &'a NodeProto, f: ops::Lower, opset: i64) -> R<Vec<V>> {
         let mut ins = Vec::with_capacity(n.input.len());
         for i in &n.input {
-            ins.push(if i.is_empty() { None } else { Some(self.value(i)?) });
+            ins.push(self.optional(i)?);
         }
-        let mut cx = Cx::new(&mut self.b, n, opset, ins, &mut self.external);
+        let given = self.calls.last().map_or(&[][..], |c| &c.attributes);
+        let mut cx = Cx::new(&mut self.b, n, opset, ins, &mut self.external).in_function(given);
         let outs = f(&mut cx)?;
         cx.finish()?;
         Ok(outs)
@@ -325,44 +340,6 @@ impl<'a> Run<'a> {
         let v = Val::constant(t);
         self.scope.values.insert(name, v.clone());
         Ok(v)
-    }
-
-    /// `If` whose condition is known: the nodes of one branch.
-    fn branch(&mut self, n: &'a NodeProto) -> Result<(), Failure> {
-        let loc = self.b.loc.clone();
-        let cond = n.input.first().ok_or_else(|| Stop::from("input 0 is missing")).and_then(|i| self.value(i));
-        let known =
-            cond.and_then(|c| c.as_splat().ok_or_else(|| Stop::from("the condition is not known at compile time")));
-        let body = known.and_then(|c| {
-            let name = if c.to_int() != 0 { "then_branch" } else { "else_branch" };
-            let a = n.attribute.iter().find(|a| a.name() == name && a.r#type() == AttributeType::Graph);
-            a.and_then(|a| a.g.as_ref()).ok_or_else(|| Stop::Fail(format!("attribute '{name}' is missing")))
-        });
-        match body {
-            Ok(g) => {
-                self.add_initializers(g);
-                self.nodes(&g.node)?;
-                self.b.loc = loc;
-                for (o, inner) in n.output.iter().zip(&g.output) {
-                    if self.scope.poisoned.contains(inner.name()) {
-                        self.scope.poisoned.insert(o);
-                        continue;
-                    }
-                    match self.value(inner.name()) {
-                        Ok(v) => drop(self.scope.values.insert(o, v)),
-                        Err(e) => {
-                            self.scope.poisoned.insert(o);
-                            self.fail(e, None)?;
-                        }
-                    }
-                }
-                Ok(())
-            }
-            Err(e) => {
-                self.scope.poisoned.extend(n.output.iter().map(String::as_str));
-                self.fail(e, self.opset.get("").copied())
-            }
-        }
     }
 
     fn outputs(&mut self, graph: &'a GraphProto) -> Result<(), Failure> {

@@ -2,6 +2,7 @@
 
 mod dims;
 mod errors;
+mod functions;
 mod ops;
 
 use bertc_ir::eval::{eval, solve_dims};

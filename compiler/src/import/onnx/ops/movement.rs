@@ -220,7 +220,13 @@ fn clamp(c: &mut Cx<'_>, at: &Dim, n: &Dim, lo: &Dim, hi: &Dim) -> R<Dim> {
     } else if c.b.ge(&Dim::constant(-1), at) {
         at.add(n).ok_or_else(overflow)?
     } else {
-        return Err(format!("index {} may be negative for some dims", c.b.show(at)).into());
+        // From some length on it would count from the end: no polynomial, and not what was meant, as where a table of relative
+        // positions is cut on both sides of its middle.
+        let why = format!("{} slices a dim at {}", c.b.loc, c.b.show(at));
+        if !c.b.require_le(&Dim::constant(0), at, &why) {
+            return Err(format!("index {} may be negative for some dims", c.b.show(at)).into());
+        }
+        at.clone()
     };
     if c.b.ge(&at, hi) {
         return Ok(hi.clone());
