@@ -16,8 +16,10 @@ mod nest;
 mod norm;
 mod quantise;
 mod rows;
+mod scatter;
 mod sparse;
 mod sum_norm;
+mod top_k;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -401,6 +403,7 @@ impl Lowering<'_> {
             Op::Linear(l) => self.linear(v, l),
             Op::Attention(a) => self.attention(v, a),
             Op::SumNorm(s) => self.sum_norm(v, s),
+            Op::ScatterElements { .. } | Op::ScatterNd { .. } => self.scatter(v),
             _ => self.one_kernel(v),
         }
     }
@@ -497,6 +500,7 @@ impl Lowering<'_> {
             }
             Op::Reduce { op, axes, .. } => rows::reduce(&mut c, shape, *op, axes, dtype, x, y),
             Op::ArgMax { axis, min } => rows::arg_max(&mut c, shape, *axis, *min, dtype, x, y),
+            Op::TopK { axis, k, smallest } => top_k::top_k(&mut c, shape, (*axis, k, *smallest), dtype, x, y),
             Op::CumSum { axis, exclusive, reverse } => {
                 rows::cum_sum(&mut c, shape, (*axis, *exclusive, *reverse), dtype, x, y)
             }
@@ -513,6 +517,33 @@ impl Lowering<'_> {
                 gather::gather_nd(&mut c, *batch_dims, &d, &i, y)
             }
             op => return Err(Diag::new(format!("'{}' has no lowering", op.name())).at(node.loc)),
+        };
+        self.step(v, c, tasks)
+    }
+
+    /// A copy of the data, and a step that changes it.
+    fn scatter(&mut self, v: ValueId) -> Result<(), Diag> {
+        let node = self.g.node(v).clone();
+        let y = self.define(v)?;
+        let shape = node.ty.shape.clone();
+        let from = self.view(node.operands[0], &shape).ok_or_else(|| self.overflow(v))?;
+        let to = Self::whole(y.clone(), node.ty.dtype, &shape).ok_or_else(|| self.overflow(v))?;
+        self.copy_views(v, &shape, from, to)?;
+        if let Some(s) = self.steps.last_mut() {
+            s.fallible = false;
+        }
+        let [indices, updates] = [1, 2].map(|i| {
+            let ty = self.g.ty(node.operands[i]).clone();
+            Operand { arg: self.arg(node.operands[i]), dtype: ty.dtype, shape: ty.shape }
+        });
+        let data = Operand { arg: y, dtype: node.ty.dtype, shape };
+        let mut c = Ctx::new(node.op.name());
+        let tasks = match node.op {
+            Op::ScatterElements { axis, combine } => {
+                scatter::elements(&mut c, axis, combine, &data, &indices, updates.arg)
+            }
+            Op::ScatterNd { combine } => scatter::nd(&mut c, combine, &data, &indices, updates.arg),
+            op => return Err(Diag::new(format!("'{}' is no scatter", op.name())).at(node.loc)),
         };
         self.step(v, c, tasks)
     }
