@@ -521,33 +521,6 @@ impl Lowering<'_> {
         self.step(v, c, tasks)
     }
 
-    /// A copy of the data, and a step that changes it.
-    fn scatter(&mut self, v: ValueId) -> Result<(), Diag> {
-        let node = self.g.node(v).clone();
-        let y = self.define(v)?;
-        let shape = node.ty.shape.clone();
-        let from = self.view(node.operands[0], &shape).ok_or_else(|| self.overflow(v))?;
-        let to = Self::whole(y.clone(), node.ty.dtype, &shape).ok_or_else(|| self.overflow(v))?;
-        self.copy_views(v, &shape, from, to)?;
-        if let Some(s) = self.steps.last_mut() {
-            s.fallible = false;
-        }
-        let [indices, updates] = [1, 2].map(|i| {
-            let ty = self.g.ty(node.operands[i]).clone();
-            Operand { arg: self.arg(node.operands[i]), dtype: ty.dtype, shape: ty.shape }
-        });
-        let data = Operand { arg: y, dtype: node.ty.dtype, shape };
-        let mut c = Ctx::new(node.op.name());
-        let tasks = match node.op {
-            Op::ScatterElements { axis, combine } => {
-                scatter::elements(&mut c, axis, combine, &data, &indices, updates.arg)
-            }
-            Op::ScatterNd { combine } => scatter::nd(&mut c, combine, &data, &indices, updates.arg),
-            op => return Err(Diag::new(format!("'{}' is no scatter", op.name())).at(node.loc)),
-        };
-        self.step(v, c, tasks)
-    }
-
     /// A step that packs the right operand `b` of `v` at run time; where the result is.
     fn pack(&mut self, v: ValueId, b: ValueId, s: &Shape, trans: bool, dtype: DType) -> Result<Arg, Diag> {
         let bytes = s.packed_elements().and_then(|n| n.mul(&s.batch)).and_then(|n| n.mul(&4.into()));

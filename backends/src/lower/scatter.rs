@@ -1,17 +1,44 @@
 //! Scatters: changes of a tensor at the places that indices name, one after the other where these repeat.
 
 use bertc_ir::kernel::{Bin, Elem, Reg, Un};
-use bertc_ir::{BinaryOp, CmpOp, DType, Dim};
+use bertc_ir::{BinaryOp, CmpOp, DType, Diag, Dim, Op, ValueId};
 
-use super::LANES;
 use super::ctx::Ctx;
 use super::elementwise::binary;
 use super::gather::Operand;
 use super::nest::{loop_over, scalar_nest, strides, vector_end, when};
 use super::rows::axis_base;
+use super::{LANES, Lowering};
 use crate::plan::Arg;
 
 type Tasks = Option<Vec<(Dim, i64)>>;
+
+impl Lowering<'_> {
+    /// A copy of the data, and a step that changes it.
+    pub(super) fn scatter(&mut self, v: ValueId) -> Result<(), Diag> {
+        let node = self.g.node(v).clone();
+        let y = self.define(v)?;
+        let shape = node.ty.shape.clone();
+        let from = self.view(node.operands[0], &shape).ok_or_else(|| self.overflow(v))?;
+        let to = Self::whole(y.clone(), node.ty.dtype, &shape).ok_or_else(|| self.overflow(v))?;
+        self.copy_views(v, &shape, from, to)?;
+        if let Some(s) = self.steps.last_mut() {
+            s.fallible = false;
+        }
+        let [indices, updates] = [1, 2].map(|i| {
+            let ty = self.g.ty(node.operands[i]).clone();
+            Operand { arg: self.arg(node.operands[i]), dtype: ty.dtype, shape: ty.shape }
+        });
+        let data = Operand { arg: y, dtype: node.ty.dtype, shape };
+        let mut c = Ctx::new(node.op.name());
+        let tasks = match node.op {
+            Op::ScatterElements { axis, combine } => elements(&mut c, axis, combine, &data, &indices, updates.arg),
+            Op::ScatterNd { combine } => nd(&mut c, combine, &data, &indices, updates.arg),
+            op => return Err(Diag::new(format!("'{}' is no scatter", op.name())).at(node.loc)),
+        };
+        self.step(v, c, tasks)
+    }
+}
 
 /// Elements of a part that a task changes: each task goes through all indices.
 const PART: i64 = 4096;
