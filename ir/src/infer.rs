@@ -6,6 +6,7 @@ use crate::types::{DType, TensorType};
 
 mod fused;
 mod quant;
+mod scatter;
 
 /// The largest rank of a tensor.
 pub const MAX_RANK: usize = 8;
@@ -85,8 +86,11 @@ fn infer_type(op: &Op, t: &[&TensorType], symbols: &Symbols) -> Result<TensorTyp
         Op::Binary(b) => {
             let (x, y) = (t[0], t[1]);
             ensure(x.dtype == y.dtype, || format!("operand types {} and {} differ", x.dtype, y.dtype))?;
-            let logic = matches!(b, BinaryOp::And | BinaryOp::Or | BinaryOp::Xor);
-            let ok = if logic { !x.dtype.is_float() } else { x.dtype != DType::Bool };
+            let ok = match b {
+                BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => !x.dtype.is_float(),
+                BinaryOp::Shl | BinaryOp::Shr => x.dtype.is_int(),
+                _ => x.dtype != DType::Bool,
+            };
             ensure(ok, || format!("'{}' is not defined on {}", b.name(), x.dtype))?;
             TensorType::new(x.dtype, broadcast_shapes(&x.shape, &y.shape, symbols)?)
         }
@@ -179,6 +183,9 @@ fn infer_type(op: &Op, t: &[&TensorType], symbols: &Symbols) -> Result<TensorTyp
             TensorType::new(t[0].dtype, t[1].shape.clone())
         }
         Op::GatherNd { batch_dims } => gather_nd(*batch_dims, t[0], t[1])?,
+        Op::ScatterElements { axis, combine } => scatter::elements(*axis, *combine, t, symbols)?,
+        Op::ScatterNd { combine } => scatter::nd(*combine, t, symbols)?,
+        Op::TopK { axis, k, .. } => scatter::top_k(*axis, k, t[0], symbols)?,
         Op::RowScale(q) | Op::RowOffset(q) => quant::row_unit(q, t, symbols)?,
         Op::QuantiseRows(q) => quant::quantise_rows(q, t, symbols)?,
         Op::Quantise { to } => quant::quantise(*to, t, symbols)?,

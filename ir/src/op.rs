@@ -104,6 +104,11 @@ named_enum! {
         Or = "or",
         /// Logical (bool) or bitwise (integer) exclusive or.
         Xor = "xor",
+        /// x·2^y (integer); by a negative number of bits, or by as many as there are, 0.
+        Shl = "shl",
+        /// x/2^y, rounded down (integer); by a negative number of bits, or by as many as there are, 0, or -1 of a
+        /// negative x.
+        Shr = "shr",
     }
 }
 
@@ -261,6 +266,31 @@ pub enum Op {
         /// Number of leading dims that data and indices share.
         batch_dims: usize,
     },
+    /// The data with `data[indices[i][j]][j] = updates[i][j]` for axis 0 and so on, one after the other in row-major
+    /// order (data, indices: i32|i64, updates of the indices' shape). Run-time check as in `gather`.
+    ScatterElements {
+        /// The axis.
+        axis: usize,
+        /// `add`, `mul`, `min` or `max` of what is there and the update, instead of the update alone.
+        combine: Option<BinaryOp>,
+    },
+    /// The data with the parts that the tuples along the indices' last dim address replaced, one after the other in
+    /// row-major order (data, indices: i32|i64 `[…, k]` with a constant k, updates `[…, data's dims behind the first k]`).
+    /// Run-time check as in `gather`.
+    ScatterNd {
+        /// As in [`Op::ScatterElements`].
+        combine: Option<BinaryOp>,
+    },
+    /// Indices (i64) of the `k` largest or smallest elements along an axis, the most extreme one first and of equal ones
+    /// the lower index; NaN is above all numbers (x).
+    TopK {
+        /// The axis.
+        axis: usize,
+        /// How many; at least 1, and no more than there are.
+        k: Dim,
+        /// Smallest instead of largest.
+        smallest: bool,
+    },
     /// The unit in which [`Op::QuantiseRows`] measures each row (x, and what the attributes name): f32 `[…, 1]`.
     RowScale(RowQuant),
     /// What [`Op::QuantiseRows`] with `offset` makes 0 of each row (x, and what the attributes name): f32 `[…, 1]`.
@@ -316,6 +346,9 @@ impl Op {
             Op::Gather { .. } => "gather",
             Op::GatherElements { .. } => "gather_elements",
             Op::GatherNd { .. } => "gather_nd",
+            Op::ScatterElements { .. } => "scatter_elements",
+            Op::ScatterNd { .. } => "scatter_nd",
+            Op::TopK { .. } => "top_k",
             Op::RowScale(_) => "row_scale",
             Op::RowOffset(_) => "row_offset",
             Op::QuantiseRows(_) => "quantise_rows",
@@ -334,6 +367,7 @@ impl Op {
             | Op::Cast(_)
             | Op::Reduce { .. }
             | Op::ArgMax { .. }
+            | Op::TopK { .. }
             | Op::CumSum { .. }
             | Op::Softmax { .. }
             | Op::Transpose { .. }
@@ -347,6 +381,7 @@ impl Op {
             | Op::GatherElements { .. }
             | Op::GatherNd { .. } => 2,
             Op::Select | Op::LayerNorm { .. } | Op::Quantise { .. } => 3,
+            Op::ScatterElements { .. } | Op::ScatterNd { .. } => 3,
             Op::Concat { .. } => return None,
             Op::RowScale(q) | Op::RowOffset(q) | Op::QuantiseRows(q) => q.arity(),
             Op::Linear(l) => l.arity(),
@@ -359,6 +394,7 @@ impl Op {
     pub fn fallible(&self) -> bool {
         match self {
             Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherNd { .. } => true,
+            Op::ScatterElements { .. } | Op::ScatterNd { .. } => true,
             Op::SumNorm(n) => n.tables > 0,
             _ => false,
         }

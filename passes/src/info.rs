@@ -142,6 +142,11 @@ fn range(g: &Graph, v: ValueId, o: &[&Info]) -> Option<Range> {
         }
         Op::Broadcast { .. } | Op::Reshape { .. } | Op::Transpose { .. } | Op::Slice { .. } => of(0).cloned(),
         Op::Gather { .. } | Op::GatherElements { .. } | Op::GatherNd { .. } => of(0).cloned(),
+        Op::ScatterElements { combine: None, .. } | Op::ScatterNd { combine: None } => {
+            let ((a, b), (c, d)) = (of(0)?, of(2)?);
+            Some((smaller(a, c, s)?, larger(b, d, s)?))
+        }
+        Op::TopK { axis, .. } => Some((0.into(), g.ty(g.operands(v)[0]).shape[*axis].sub(&1.into())?)),
         Op::Cast(DType::Bool) => {
             let (lo, hi) = of(0)?;
             if lo.proven_ge(&1.into(), s) {

@@ -122,12 +122,30 @@ pub fn binary(c: &mut Ctx, op: BinaryOp, dtype: DType, x: Reg, y: Reg) -> Reg {
         BinaryOp::And => c.b.bin(Bin::And, x, y),
         BinaryOp::Or => c.b.bin(Bin::Or, x, y),
         BinaryOp::Xor => c.b.bin(Bin::Xor, x, y),
+        BinaryOp::Shl | BinaryOp::Shr => shift(c, op == BinaryOp::Shr, dtype, x, y),
     }
+}
+
+/// A shift of an integer in a register that may be wider than it is.
+fn shift(c: &mut Ctx, right: bool, dtype: DType, x: Reg, y: Reg) -> Reg {
+    let (t, z) = (c.b.ty(x), zero(c, x));
+    let bits = c.imm(t.elem, t.lanes, 8.0 * dtype.size() as f64);
+    // As unsigned, a negative number of bits is too large as well.
+    let none_left = c.b.cmp_sign(CmpOp::Ge, true, y, bits);
+    if right && dtype.is_signed_int() {
+        // All bits but one leave the sign.
+        let last = c.imm(t.elem, t.lanes, 8.0 * dtype.size() as f64 - 1.0);
+        let y = c.b.select(none_left, last, y);
+        return c.b.bin(Bin::ShrS, x, y);
+    }
+    let r = c.b.bin(if right { Bin::ShrU } else { Bin::Shl }, x, y);
+    c.b.select(none_left, z, r)
 }
 
 /// Whether the op exists for single lanes only on this type.
 pub fn scalar_only(op: BinaryOp, dtype: DType) -> bool {
-    !dtype.is_float() && matches!(op, BinaryOp::Div | BinaryOp::Rem | BinaryOp::Mod | BinaryOp::Pow)
+    use BinaryOp::{Div, Mod, Pow, Rem, Shl, Shr};
+    !dtype.is_float() && matches!(op, Div | Rem | Mod | Pow | Shl | Shr)
 }
 
 /// x - trunc(x/y)·y: exact while the quotient is below 2^24. A quotient of 0 leaves x, also where y is infinite.
@@ -243,6 +261,11 @@ pub fn reduce_init(c: &mut Ctx, op: ReduceOp, dtype: DType, lanes: u8) -> Reg {
             return c.b.const_i(bertc_ir::kernel::RegType::vector(elem, lanes), v);
         }
         DType::U32 => (0.0, f64::from(u32::MAX)),
+        // What a reduction of nothing stores must be the type's own end.
+        DType::I8 => (f64::from(i8::MIN), f64::from(i8::MAX)),
+        DType::U8 => (0.0, f64::from(u8::MAX)),
+        DType::I16 => (f64::from(i16::MIN), f64::from(i16::MAX)),
+        DType::U16 => (0.0, f64::from(u16::MAX)),
         _ => (f64::from(i32::MIN), f64::from(i32::MAX)),
     };
     let v = match op {

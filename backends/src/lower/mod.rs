@@ -16,8 +16,10 @@ mod nest;
 mod norm;
 mod quantise;
 mod rows;
+mod scatter;
 mod sparse;
 mod sum_norm;
+mod top_k;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -401,6 +403,7 @@ impl Lowering<'_> {
             Op::Linear(l) => self.linear(v, l),
             Op::Attention(a) => self.attention(v, a),
             Op::SumNorm(s) => self.sum_norm(v, s),
+            Op::ScatterElements { .. } | Op::ScatterNd { .. } => self.scatter(v),
             _ => self.one_kernel(v),
         }
     }
@@ -497,6 +500,7 @@ impl Lowering<'_> {
             }
             Op::Reduce { op, axes, .. } => rows::reduce(&mut c, shape, *op, axes, dtype, x, y),
             Op::ArgMax { axis, min } => rows::arg_max(&mut c, shape, *axis, *min, dtype, x, y),
+            Op::TopK { axis, k, smallest } => top_k::top_k(&mut c, shape, (*axis, k, *smallest), dtype, x, y),
             Op::CumSum { axis, exclusive, reverse } => {
                 rows::cum_sum(&mut c, shape, (*axis, *exclusive, *reverse), dtype, x, y)
             }

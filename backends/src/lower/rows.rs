@@ -285,7 +285,7 @@ pub fn cum_sum(
 }
 
 /// Offset of the first element of the line along `axis` at the other dims' coordinates.
-fn axis_base(c: &mut Ctx, coords: &[Reg], axis: usize, strides: &[Dim]) -> Reg {
+pub fn axis_base(c: &mut Ctx, coords: &[Reg], axis: usize, strides: &[Dim]) -> Reg {
     let mut base = c.b.int(0);
     let others = strides.iter().enumerate().filter(|(a, _)| *a != axis);
     for (x, (_, s)) in coords.iter().zip(others) {

@@ -61,9 +61,8 @@ impl Kind {
             Op::MatMul { .. } | Op::Linear(_) => Kind::Product,
             Op::Attention(_) | Op::Softmax { .. } => Kind::Attention,
             Op::LayerNorm { .. } | Op::SumNorm(_) => Kind::Norm,
-            Op::Reduce { .. } | Op::ArgMax { .. } | Op::CumSum { .. } | Op::RowScale(_) | Op::RowOffset(_) => {
-                Kind::Reduction
-            }
+            Op::Reduce { .. } | Op::ArgMax { .. } | Op::TopK { .. } | Op::CumSum { .. } => Kind::Reduction,
+            Op::RowScale(_) | Op::RowOffset(_) => Kind::Reduction,
             Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => Kind::Elementwise,
             Op::QuantiseRows(_) | Op::Quantise { .. } => Kind::Elementwise,
             Op::Transpose { .. }
@@ -73,7 +72,9 @@ impl Kind {
             | Op::Concat { .. }
             | Op::Gather { .. }
             | Op::GatherElements { .. }
-            | Op::GatherNd { .. } => Kind::Movement,
+            | Op::GatherNd { .. }
+            | Op::ScatterElements { .. }
+            | Op::ScatterNd { .. } => Kind::Movement,
         }
     }
 }

@@ -27,8 +27,11 @@ pub(super) fn fitting(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
         return (Op::Unary(u), vec![x]);
     }
     if let Some(b) = BinaryOp::from_name(name) {
-        let logic = matches!(b, BinaryOp::And | BinaryOp::Or | BinaryOp::Xor);
-        let x = if logic { value(g, |t| !t.dtype.is_float(), DType::Bool) } else { number(g) };
+        let x = match b {
+            BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => value(g, |t| !t.dtype.is_float(), DType::Bool),
+            BinaryOp::Shl | BinaryOp::Shr => value(g, |t| t.dtype.is_int(), DType::U8),
+            _ => number(g),
+        };
         return (Op::Binary(b), vec![x, partner(g, x)]);
     }
     if let Some(c) = CmpOp::from_name(name) {
@@ -69,6 +72,7 @@ pub(super) fn fitting(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
             (Op::MatMul { trans_b }, vec![x, g.of_type(&other)])
         }
         "gather" | "gather_elements" | "gather_nd" => gathers(g, name),
+        "scatter_elements" | "scatter_nd" => scatters(g, name),
         "concat" => {
             let x = ranked(g, |_| true, DType::F32);
             let (axis, ty) = (g.source.below(g.graph.ty(x).rank()), g.graph.ty(x).clone());
@@ -105,7 +109,7 @@ fn simple(g: &mut Gen<'_, '_>, name: &str) -> (Op, Vec<ValueId>) {
     }
     let x = match name {
         "softmax" => ranked(g, |t| t.dtype.is_float(), DType::F32),
-        "arg_max" | "arg_min" | "cum_sum" => ranked(g, |t| t.dtype != DType::Bool, DType::I32),
+        "arg_max" | "arg_min" | "cum_sum" | "top_k" => ranked(g, |t| t.dtype != DType::Bool, DType::I32),
         "slice" => ranked(g, |_| true, DType::I64),
         _ => value(g, |_| true, DType::F32),
     };
@@ -117,6 +121,10 @@ fn simple(g: &mut Gen<'_, '_>, name: &str) -> (Op, Vec<ValueId>) {
         "arg_max" => Op::ArgMax { axis, min: false },
         "arg_min" => Op::ArgMax { axis, min: true },
         "cum_sum" => Op::CumSum { axis, exclusive: g.source.flag(), reverse: g.source.flag() },
+        "top_k" => {
+            let k = if g.source.flag() { 1.into() } else { ty.shape[axis].clone() };
+            Op::TopK { axis, k, smallest: g.source.flag() }
+        }
         "transpose" => {
             let mut perm: Vec<usize> = (0..ty.rank()).collect();
             for i in (1..perm.len()).rev() {
@@ -204,6 +212,26 @@ fn gathers(g: &mut Gen<'_, '_>, name: &str) -> (Op, Vec<ValueId>) {
         _ => Op::GatherNd { batch_dims: 0 },
     };
     (op, vec![x, indices])
+}
+
+fn scatters(g: &mut Gen<'_, '_>, name: &str) -> (Op, Vec<ValueId>) {
+    let x = ranked(g, |_| true, DType::F32);
+    let ty = g.graph.ty(x).clone();
+    let (axis, dtype) = (g.source.below(ty.rank()), g.source.of(&INDICES));
+    let ways = [BinaryOp::Add, BinaryOp::Mul, BinaryOp::Min, BinaryOp::Max];
+    let combine = (ty.dtype != DType::Bool && g.source.flag()).then(|| g.source.of(&ways));
+    let (op, shape, parts) = if name == "scatter_elements" {
+        let mut s = ty.shape.clone();
+        s[axis] = g.dim();
+        (Op::ScatterElements { axis, combine }, s.clone(), s)
+    } else {
+        let (n, k) = (g.dim(), 1 + axis);
+        let parts = [std::slice::from_ref(&n), &ty.shape[k..]].concat();
+        (Op::ScatterNd { combine }, vec![n, Dim::constant(k as i64)], parts)
+    };
+    let indices = g.of_type(&TensorType::new(dtype, shape));
+    let updates = g.of_type(&TensorType::new(ty.dtype, parts));
+    (op, vec![x, indices, updates])
 }
 
 fn eps(g: &mut Gen<'_, '_>) -> Option<f32> {

@@ -47,7 +47,7 @@ macro_rules! float_basics {
                 BinaryOp::Max if x > y => x,
                 BinaryOp::Min | BinaryOp::Max => y,
                 // Not defined on floats; inference refuses them.
-                BinaryOp::And | BinaryOp::Or | BinaryOp::Xor => <$t>::NAN,
+                BinaryOp::And | BinaryOp::Or | BinaryOp::Xor | BinaryOp::Shl | BinaryOp::Shr => <$t>::NAN,
             }
         }
     };
@@ -90,7 +90,8 @@ fn unary_int(op: UnaryOp, d: DType, x: i128) -> i128 {
     }
 }
 
-fn binary_int(op: BinaryOp, x: i128, y: i128) -> i128 {
+fn binary_int(op: BinaryOp, d: DType, x: i128, y: i128) -> i128 {
+    let bits = 8 * d.size() as i128;
     match op {
         BinaryOp::Add => x + y,
         BinaryOp::Sub => x - y,
@@ -105,6 +106,11 @@ fn binary_int(op: BinaryOp, x: i128, y: i128) -> i128 {
         BinaryOp::And => x & y,
         BinaryOp::Or => x | y,
         BinaryOp::Xor => x ^ y,
+        // What is shifted out on the right is a number below 1, rounded down: 0 or -1.
+        BinaryOp::Shl if !(0..bits).contains(&y) => 0,
+        BinaryOp::Shr if !(0..bits).contains(&y) => x >> (bits - 1) >> 1,
+        BinaryOp::Shl => x << y,
+        BinaryOp::Shr => x >> y,
     }
 }
 
@@ -144,7 +150,7 @@ pub(super) fn binary(op: BinaryOp, x: &Tensor, y: &Tensor) -> Vec<u8> {
     match d {
         DType::F64 => put_f64(d, f64s(x).into_iter().zip(f64s(y)).map(|(a, b)| binary_f64(op, a, b))),
         _ if d.is_float() => put_f32(d, f32s(x).into_iter().zip(f32s(y)).map(|(a, b)| binary_f32(op, a, b))),
-        _ => put_int(d, ints(x).into_iter().zip(ints(y)).map(|(a, b)| wrap(d, binary_int(op, a, b)))),
+        _ => put_int(d, ints(x).into_iter().zip(ints(y)).map(|(a, b)| wrap(d, binary_int(op, d, a, b)))),
     }
 }
 

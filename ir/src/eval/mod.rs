@@ -12,6 +12,7 @@ mod matmul;
 mod movement;
 mod quant;
 mod reduce;
+mod scatter;
 
 use std::collections::BTreeMap;
 
@@ -143,6 +144,12 @@ pub fn eval_op(op: &Op, ty: &TensorType, dims: &[i64], x: &[&Tensor]) -> Result<
         Op::Gather { axis } => movement::gather(*axis, x[0], x[1])?,
         Op::GatherElements { axis } => movement::gather_elements(*axis, x[0], x[1])?,
         Op::GatherNd { batch_dims } => movement::gather_nd(*batch_dims, x[0], x[1])?,
+        Op::ScatterElements { axis, combine } => scatter::elements(*axis, *combine, x[0], x[1], x[2])?,
+        Op::ScatterNd { combine } => scatter::nd(*combine, x[0], x[1], x[2])?,
+        Op::TopK { axis, k, smallest } => {
+            let k = usize::try_from(dim(k)?).map_err(|_| "the number of elements is negative")?;
+            scatter::top_k(*axis, k, *smallest, x[0])
+        }
         Op::RowScale(q) => quant::row_scale(q, x),
         Op::RowOffset(q) => quant::row_offset(q, x),
         Op::QuantiseRows(q) => quant::quantise_rows(q, x),

@@ -4,7 +4,7 @@ use super::data::ints;
 use crate::tensor::Tensor;
 
 /// Strides of a row-major shape, in elements.
-fn strides(shape: &[usize]) -> Vec<isize> {
+pub(super) fn strides(shape: &[usize]) -> Vec<isize> {
     let mut s = vec![1isize; shape.len()];
     for i in (1..shape.len()).rev() {
         s[i - 1] = s[i] * shape[i] as isize;
@@ -108,7 +108,7 @@ pub(super) fn concat(axis: usize, x: &[&Tensor]) -> Vec<u8> {
 }
 
 /// An index into an axis of `n` elements; negative ones count from the end.
-fn resolve(i: i128, n: usize) -> Result<usize, String> {
+pub(super) fn resolve(i: i128, n: usize) -> Result<usize, String> {
     let at = if i < 0 { i + n as i128 } else { i };
     usize::try_from(at)
         .ok()

@@ -12,7 +12,7 @@ fn split(shape: &[usize], axis: usize) -> (usize, usize, usize) {
 }
 
 /// Calls `f` with the flat indices of every line along `axis`: first, stride, count.
-fn lines(shape: &[usize], axis: usize, mut f: impl FnMut(usize, usize, usize)) {
+pub(super) fn lines(shape: &[usize], axis: usize, mut f: impl FnMut(usize, usize, usize)) {
     let (outer, n, inner) = split(shape, axis);
     for o in 0..outer {
         for i in 0..inner {

@@ -292,6 +292,55 @@ fn gathers() {
 }
 
 #[test]
+fn scatters() {
+    let x = f32t(&[2, 3], &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+    let i = |shape: &[usize], v: &[i64]| Tensor::from_i64(shape.to_vec(), v);
+    let elements = |axis, combine| Op::ScatterElements { axis, combine };
+    // Of two updates of one element the later one stays.
+    let u = f32t(&[2, 2], &[7.0, 8.0, 9.0, 10.0]);
+    let s = run(elements(1, None), &[&x, &i(&[2, 2], &[1, 1, -1, 0]), &u]);
+    assert_eq!(s, f32t(&[2, 3], &[1.0, 8.0, 3.0, 10.0, 5.0, 9.0]));
+    let s = run(elements(1, Some(B::Add)), &[&x, &i(&[2, 2], &[1, 1, -1, 0]), &u]);
+    assert_eq!(s, f32t(&[2, 3], &[1.0, 17.0, 3.0, 14.0, 5.0, 15.0]));
+    // Fewer lines than the data has.
+    let s = run(elements(0, Some(B::Max)), &[&x, &i(&[1, 2], &[1, 0]), &f32t(&[1, 2], &[0.0, 9.0])]);
+    assert_eq!(s, f32t(&[2, 3], &[1.0, 9.0, 3.0, 4.0, 5.0, 6.0]));
+    let s = run(Op::ScatterNd { combine: None }, &[&x, &i(&[1, 1], &[-1]), &f32t(&[1, 3], &[7.0, 8.0, 9.0])]);
+    assert_eq!(s, f32t(&[2, 3], &[1.0, 2.0, 3.0, 7.0, 8.0, 9.0]));
+    let at = i(&[2, 2], &[0, 2, 0, -1]);
+    let s = run(Op::ScatterNd { combine: Some(B::Mul) }, &[&x, &at, &f32t(&[2], &[2.0, 3.0])]);
+    assert_eq!(s, f32t(&[2, 3], &[1.0, 2.0, 18.0, 4.0, 5.0, 6.0]));
+    let e = try_run(elements(0, None), &[&x, &i(&[1, 1], &[2]), &f32t(&[1, 1], &[0.0])]).unwrap_err();
+    assert!(e.message.contains("index 2 is out of range for an axis of 2 elements"), "{e}");
+    assert!(try_run(Op::ScatterNd { combine: None }, &[&x, &i(&[1, 2], &[0, 3]), &f32t(&[1], &[0.0])]).is_err());
+}
+
+#[test]
+fn top_k_and_shifts() {
+    let top = |k: i64, smallest, v: &[f32]| {
+        let x = f32t(&[v.len()], v);
+        run(Op::TopK { axis: 0, k: k.into(), smallest }, &[&x]).to_i64_vec()
+    };
+    assert_eq!(top(3, false, &[1.0, 3.0, 2.0, 3.0]), [1, 3, 2]);
+    assert_eq!(top(2, true, &[1.0, 0.0, -0.0, 0.0]), [1, 2], "both zeros are one");
+    let nan = f32::NAN;
+    assert_eq!(top(3, false, &[1.0, f32::INFINITY, nan, nan]), [2, 3, 1]);
+    assert_eq!(top(3, true, &[nan, 1.0, nan]), [1, 0, 2]);
+    let x = f32t(&[2, 2], &[1.0, 4.0, 3.0, 2.0]);
+    assert_eq!(run(Op::TopK { axis: 0, k: 2.into(), smallest: false }, &[&x]).to_i64_vec(), [1, 0, 0, 1]);
+    let of = |d: DType, op: B, x: i128, y: i128| {
+        let t = |v| Tensor::scalar(d, Scalar::Int(v));
+        run(Op::Binary(op), &[&t(x), &t(y)]).to_i64_vec()[0]
+    };
+    assert_eq!(
+        [of(DType::U8, B::Shl, 0x81, 1), of(DType::U8, B::Shl, 1, 8), of(DType::U8, B::Shr, 0x81, 1)],
+        [2, 0, 0x40]
+    );
+    assert_eq!([of(DType::I8, B::Shr, -3, 1), of(DType::I8, B::Shr, -3, 8), of(DType::I8, B::Shr, 3, -1)], [-2, -1, 0]);
+    assert_eq!([of(DType::I64, B::Shl, 1, 63), of(DType::I64, B::Shl, -1, 64)], [i64::MIN, 0]);
+}
+
+#[test]
 fn graphs_and_their_checks() {
     let mut g = Graph::new("f");
     let s = g.symbols.intern("seq", 1, 9);

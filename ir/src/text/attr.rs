@@ -25,6 +25,8 @@ pub(super) enum Attr {
     Type(DType),
     /// An elementwise op.
     Unary(UnaryOp),
+    /// An elementwise op of two operands.
+    Binary(BinaryOp),
 }
 
 /// The form of an attribute's value; an attribute's name has one form in every op.
@@ -38,10 +40,11 @@ pub(super) enum Kind {
     Dims,
     Type,
     Unary,
+    Binary,
 }
 
 /// Every attribute's name with its form.
-pub(super) const KINDS: [(&str, Kind); 30] = [
+pub(super) const KINDS: [(&str, Kind); 33] = [
     ("axis", Kind::Int),
     ("batch_dims", Kind::Int),
     ("heads", Kind::Int),
@@ -52,6 +55,7 @@ pub(super) const KINDS: [(&str, Kind); 30] = [
     ("keep", Kind::Bool),
     ("exclusive", Kind::Bool),
     ("reverse", Kind::Bool),
+    ("smallest", Kind::Bool),
     ("trans_b", Kind::Bool),
     ("int8", Kind::Bool),
     ("zero", Kind::Bool),
@@ -65,6 +69,7 @@ pub(super) const KINDS: [(&str, Kind); 30] = [
     ("eps", Kind::Float),
     ("norm", Kind::Float),
     ("scale", Kind::Float),
+    ("k", Kind::Dim),
     ("value", Kind::Dim),
     ("start", Kind::Dim),
     ("len", Kind::Dim),
@@ -72,6 +77,7 @@ pub(super) const KINDS: [(&str, Kind); 30] = [
     ("shape", Kind::Dims),
     ("to", Kind::Type),
     ("act", Kind::Unary),
+    ("combine", Kind::Binary),
 ];
 
 /// The form of the attribute `name`.
@@ -110,6 +116,15 @@ pub(super) fn attrs(op: &Op) -> Vec<(&'static str, Attr)> {
         | Op::Gather { axis }
         | Op::GatherElements { axis } => vec![("axis", Attr::Int(*axis))],
         Op::GatherNd { batch_dims } => vec![("batch_dims", Attr::Int(*batch_dims))],
+        Op::ScatterElements { axis, combine } => {
+            let mut v = vec![("axis", Attr::Int(*axis))];
+            v.extend(combine.map(|c| ("combine", Attr::Binary(c))));
+            v
+        }
+        Op::ScatterNd { combine } => combine.map(|c| ("combine", Attr::Binary(c))).into_iter().collect(),
+        Op::TopK { axis, k, smallest } => {
+            vec![("axis", Attr::Int(*axis)), ("k", dim(k)), ("smallest", Attr::Bool(*smallest))]
+        }
         Op::Linear(l) => {
             let flags = [("trans_b", l.trans_b), ("int8", l.int8), ("zero", l.zero), ("offset", l.offset)];
             let mut v: Vec<_> = flags.map(|(name, on)| (name, Attr::Bool(on))).to_vec();
@@ -197,6 +212,15 @@ impl Attrs {
         }
     }
 
+    /// How a scatter joins an update with what is there.
+    fn combine(&mut self) -> Result<Option<BinaryOp>, String> {
+        match self.0.remove("combine") {
+            None => Ok(None),
+            Some(Attr::Binary(b)) => Ok(Some(b)),
+            Some(_) => Err("attribute 'combine' must be an elementwise op of two operands".to_string()),
+        }
+    }
+
     fn row_quant(&mut self) -> RowQuant {
         RowQuant { offset: self.flag("offset"), factor: self.flag("factor") }
     }
@@ -248,6 +272,9 @@ pub(super) fn build(name: &str, a: &mut Attrs) -> Result<Op, String> {
         "gather" => Op::Gather { axis: a.int("axis")? },
         "gather_elements" => Op::GatherElements { axis: a.int("axis")? },
         "gather_nd" => Op::GatherNd { batch_dims: a.int("batch_dims")? },
+        "scatter_elements" => Op::ScatterElements { axis: a.int("axis")?, combine: a.combine()? },
+        "scatter_nd" => Op::ScatterNd { combine: a.combine()? },
+        "top_k" => Op::TopK { axis: a.int("axis")?, k: a.dim("k")?, smallest: a.flag("smallest") },
         "linear" => {
             let act = match a.0.remove("act") {
                 None => None,

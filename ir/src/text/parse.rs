@@ -9,7 +9,7 @@ use super::literal::read_element;
 use super::names::{is_op, op_names};
 use crate::diag::{Diag, Loc, closest, did_you_mean};
 use crate::graph::{Graph, ValueId};
-use crate::op::{Op, UnaryOp};
+use crate::op::{BinaryOp, Op, UnaryOp};
 use crate::tensor::Tensor;
 use crate::types::{DType, TensorType};
 
@@ -459,6 +459,12 @@ impl<'a> Parser<'a> {
                 let name = self.ident("an elementwise op")?;
                 let known = || did_you_mean(name, UnaryOp::ALL.iter().map(|u| u.name()));
                 Attr::Unary(UnaryOp::from_name(name).ok_or_else(|| e.maybe_help(known()))?)
+            }
+            Kind::Binary => {
+                let e = self.expected("an elementwise op of two operands");
+                let name = self.ident("an elementwise op of two operands")?;
+                let known = || did_you_mean(name, BinaryOp::ALL.iter().map(|b| b.name()));
+                Attr::Binary(BinaryOp::from_name(name).ok_or_else(|| e.maybe_help(known()))?)
             }
             Kind::Type => {
                 let e = self.expected("an element type");

@@ -172,6 +172,7 @@ impl Printer<'_> {
             }
             Attr::Type(d) => write!(self.out, "{d}"),
             Attr::Unary(u) => write!(self.out, "{}", u.name()),
+            Attr::Binary(b) => write!(self.out, "{}", b.name()),
         }
     }
 

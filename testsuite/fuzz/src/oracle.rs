@@ -64,6 +64,9 @@ fn exact(op: &Op) -> bool {
         ),
         Op::Reduce { op, .. } => matches!(op, ReduceOp::Max | ReduceOp::Min),
         Op::Binary(b) => matches!(b, BinaryOp::Min | BinaryOp::Max),
+        Op::ScatterElements { combine, .. } | Op::ScatterNd { combine } => {
+            combine.is_none_or(|c| matches!(c, BinaryOp::Min | BinaryOp::Max))
+        }
         Op::Compare(_)
         | Op::Select
         | Op::Cast(_)
@@ -72,6 +75,7 @@ fn exact(op: &Op) -> bool {
         | Op::Dim(_)
         | Op::Iota { .. }
         | Op::ArgMax { .. }
+        | Op::TopK { .. }
         | Op::Transpose { .. }
         | Op::Reshape { .. }
         | Op::Broadcast { .. }

@@ -34,6 +34,9 @@ fn op_names() -> BTreeSet<&'static str> {
         "gather",
         "gather_elements",
         "gather_nd",
+        "scatter_elements",
+        "scatter_nd",
+        "top_k",
         "linear",
         "attention",
         "sum_norm",
@@ -67,6 +70,9 @@ fn named(op: &Op) -> &'static str {
         | Op::Gather { .. }
         | Op::GatherElements { .. }
         | Op::GatherNd { .. }
+        | Op::ScatterElements { .. }
+        | Op::ScatterNd { .. }
+        | Op::TopK { .. }
         | Op::RowScale(_)
         | Op::RowOffset(_)
         | Op::QuantiseRows(_)

@@ -2,9 +2,10 @@
 
 use bertc_ir::{BinaryOp, CmpOp, DType, Dim, Op, ReduceOp, Scalar, UnaryOp, ValueId};
 
-use super::out::{float, int};
+use super::out::{float, int, string};
 use super::sizes::fixed;
 use super::{Writer, Written};
+use crate::import::onnx::proto::AttributeProto;
 
 /// Whether an op only moves or picks elements.
 pub fn moves(op: &Op) -> bool {
@@ -21,10 +22,17 @@ pub fn moves(op: &Op) -> bool {
             | Op::Gather { .. }
             | Op::GatherElements { .. }
             | Op::GatherNd { .. }
+            | Op::ScatterElements { combine: None, .. }
+            | Op::ScatterNd { combine: None }
             | Op::Unary(UnaryOp::Neg | UnaryOp::Abs | UnaryOp::Relu)
             | Op::Binary(BinaryOp::Min | BinaryOp::Max)
             | Op::Reduce { op: ReduceOp::Min | ReduceOp::Max, .. }
     )
+}
+
+/// What a scatter does with what is there already; nothing where it replaces it.
+fn reduction(combine: Option<BinaryOp>) -> Option<AttributeProto> {
+    combine.map(|c| string("reduction", c.name()))
 }
 
 impl Writer<'_> {
@@ -90,6 +98,20 @@ impl Writer<'_> {
                 let wide = g.ty(g.operands(v)[1]).dtype == DType::I64;
                 let at = if wide { x[1].clone() } else { self.out.cast(refs[1], DType::I64) };
                 Ok(self.out.node("GatherND", &[refs[0], &at], vec![int("batch_dims", *batch_dims as i64)]))
+            }
+            Op::ScatterElements { axis: a, combine } => {
+                let how = reduction(*combine).into_iter().chain([axis(a)]).collect();
+                Ok(self.out.node("ScatterElements", &refs, how))
+            }
+            Op::ScatterNd { combine } => {
+                let wide = g.ty(g.operands(v)[1]).dtype == DType::I64;
+                let at = if wide { x[1].clone() } else { self.out.cast(refs[1], DType::I64) };
+                Ok(self.out.node("ScatterND", &[refs[0], &at, refs[2]], reduction(*combine).into_iter().collect()))
+            }
+            Op::TopK { axis: a, k, smallest } => {
+                let k = self.sizes.dim(g, &mut self.out, k)?;
+                let how = vec![axis(a), int("largest", (!smallest).into())];
+                Ok(self.out.second("TopK", &[refs[0], &k], how))
             }
             op => Err(format!("'{}' has no form", op.name())),
         }
@@ -195,6 +217,7 @@ impl Writer<'_> {
             BinaryOp::Mod => return self.float_mod(x, y, dtype),
             BinaryOp::Div => "Div",
             BinaryOp::Rem => return self.out.node("Mod", &[x, y], vec![int("fmod", 1)]),
+            BinaryOp::Shl | BinaryOp::Shr => return self.shift(b == BinaryOp::Shr, dtype, x, y),
             BinaryOp::Pow => "Pow",
             BinaryOp::Min => "Min",
             BinaryOp::Max => "Max",
@@ -206,6 +229,39 @@ impl Writer<'_> {
             BinaryOp::Xor => "BitwiseXor",
         };
         self.out.node(name, &[x, y], vec![])
+    }
+
+    /// `BitShift` takes unsigned integers only, and says nothing of shifts by more bits than there are.
+    fn shift(&mut self, right: bool, dtype: DType, x: &str, y: &str) -> String {
+        let unsigned = match dtype {
+            DType::I8 => DType::U8,
+            DType::I16 => DType::U16,
+            DType::I32 => DType::U32,
+            DType::I64 => DType::U64,
+            d => d,
+        };
+        let signed = unsigned != dtype;
+        let bits = self.out.scalar(unsigned, 8.0 * dtype.size() as f64);
+        let (zero, none) = (self.out.scalar(dtype, 0.0), self.out.scalar(unsigned, 0.0));
+        let negative = (signed && right).then(|| self.out.node("Less", &[x, &zero], vec![]));
+        // Of a negative number its complement is shifted: the bits that come in are ones then.
+        let turn = |w: &mut Self, v: &str| match &negative {
+            Some(n) => {
+                let turned = w.out.node("BitwiseNot", &[v], vec![]);
+                w.out.node("Where", &[n, &turned, v], vec![])
+            }
+            None => v.to_string(),
+        };
+        let x = turn(self, x);
+        let cast = |w: &mut Self, v: &str, to: DType| if signed { w.out.cast(v, to) } else { v.to_string() };
+        let (x, y) = (cast(self, &x, unsigned), cast(self, y, unsigned));
+        let inside = self.out.node("Less", &[&y, &bits], vec![]);
+        let by = self.out.node("Where", &[&inside, &y, &none], vec![]);
+        let direction = string("direction", if right { "RIGHT" } else { "LEFT" });
+        let z = self.out.node("BitShift", &[&x, &by], vec![direction]);
+        let z = self.out.node("Where", &[&inside, &z, &none], vec![]);
+        let z = cast(self, &z, dtype);
+        turn(self, &z)
     }
 
     /// Of integers, by 0 it gives 0, where ONNX says nothing and a runtime may end the process.

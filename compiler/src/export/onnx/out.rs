@@ -91,6 +91,16 @@ impl Out {
         output
     }
 
+    /// Adds a node of which the second output is wanted alone, and returns that.
+    pub fn second(&mut self, op: &str, inputs: &[&str], attribute: Vec<AttributeProto>) -> String {
+        let first = self.node(op, inputs, attribute);
+        let second = self.value_names.unique(&format!("{}1", first.strip_suffix('0').unwrap_or(&first)));
+        if let Some(n) = self.nodes.last_mut() {
+            n.output.push(second.clone());
+        }
+        second
+    }
+
     /// `DynamicQuantizeLinear`: the integers, their scale and their zero point.
     pub fn dynamic_quantise(&mut self, x: &str) -> (String, String, String) {
         let integers = self.node("DynamicQuantizeLinear", &[x], vec![]);
@@ -220,6 +230,11 @@ pub fn int(name: &str, v: i64) -> AttributeProto {
 /// An attribute of integers.
 pub fn ints(name: &str, v: impl IntoIterator<Item = i64>) -> AttributeProto {
     AttributeProto { ints: v.into_iter().collect(), ..attribute(name, AttributeType::Ints) }
+}
+
+/// An attribute of text.
+pub fn string(name: &str, v: &str) -> AttributeProto {
+    AttributeProto { s: Some(Bytes::copy_from_slice(v.as_bytes())), ..attribute(name, AttributeType::String) }
 }
 
 /// An attribute of one float.

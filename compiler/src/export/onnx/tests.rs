@@ -125,6 +125,24 @@ func @f(%x: tensor<n x i32>, %y: tensor<n x i32>, %b: tensor<n x bool>, %c: tens
   %7 = reduce_max %x {axes = []} : tensor<n x i32>
   return %0
 }",
+        // Shifts of signed integers, by too many bits, and by a negative number of them.
+        "dims n in 1..=9
+func @f(%x: tensor<n x i64>, %t: tensor<n x 1 x i32>) -> tensor<n x i64> {
+  %a = constant dense<[-3, 5, 127, -128, 9]> : tensor<5 x i8>
+  %b = constant dense<[1, 8, -1, 7, 2]> : tensor<5 x i8>
+  %c = constant dense<[3, 5, 255, 128]> : tensor<4 x u16>
+  %d = constant dense<[1, 16, 15, 99]> : tensor<4 x u16>
+  %0 = shl %a, %b
+  %1 = shr %a, %b
+  %2 = shl %c, %d
+  %3 = shr %c, %d
+  %4 = shr %x, %x
+  %none = sub %t, %t
+  %5 = scatter_nd %x, %none, %4 {combine = mul}
+  %6 = reshape %none {shape = [n]}
+  %7 = scatter_elements %x, %6, %4 {axis = 0, combine = min}
+  return %7
+}",
         // Rows that are left out, scores without any key, and results in bf16.
         "dims b in 1..=4, s in 1..=9
 func @f(%x: tensor<b x s x 8 x f32>, %w: tensor<4 x 8 x f32>, %m: tensor<b x 1 x 1 x s x f32>, %l: tensor<b x i64>) -> tensor<b x s x 8 x f32> {

@@ -67,6 +67,7 @@ fn int(op: BinaryOp, x: i128, y: i128) -> Option<i128> {
         BinaryOp::And => x & y,
         BinaryOp::Or => x | y,
         BinaryOp::Xor => x ^ y,
+        BinaryOp::Shl | BinaryOp::Shr => return None,
     })
 }
 

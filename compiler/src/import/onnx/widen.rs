@@ -97,6 +97,8 @@ impl Widen<'_> {
                 | Op::Gather { .. }
                 | Op::GatherElements { .. }
                 | Op::GatherNd { .. }
+                | Op::ScatterElements { combine: None, .. }
+                | Op::ScatterNd { combine: None }
         );
         let stored = n.operands.iter().all(|o| self.same.contains_key(o));
         let wide_result = match n.op {

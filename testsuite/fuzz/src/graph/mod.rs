@@ -248,7 +248,9 @@ mod tests {
             assert_eq!(dims.len(), g.symbols.len());
             ops.extend(g.topo().into_iter().map(|v| g.op(v).name()));
         }
-        for op in ["matmul", "softmax", "layer_norm", "gather", "gather_nd", "gather_elements", "concat", "slice"] {
+        for op in
+            ["matmul", "softmax", "layer_norm", "gather", "gather_nd", "gather_elements", "concat", "slice", "top_k"]
+        {
             assert!(ops.contains(op), "no {op} in 400 graphs: {ops:?}");
         }
         assert!(ops.len() > 50, "{ops:?}");

@@ -7,7 +7,7 @@ use super::Gen;
 impl Gen<'_> {
     /// Adds a random op, if its operands are found.
     pub(super) fn op(&mut self) {
-        match self.c.below(24) {
+        match self.c.below(26) {
             0 | 1 => self.unary(),
             2..=5 => self.binary(),
             6 => self.compare(),
@@ -25,6 +25,8 @@ impl Gen<'_> {
             19 => self.concat(),
             20 | 21 => self.gather(),
             22 => self.index(),
+            23 => self.scatter(),
+            24 => self.top_k(),
             _ => self.fused(),
         };
     }
@@ -298,6 +300,45 @@ impl Gen<'_> {
                 self.add(Op::Gather { axis }, &[x, ids])
             }
         }
+    }
+
+    fn scatter(&mut self) -> Option<ValueId> {
+        let x = self.value_that(|t| t.rank() > 0)?;
+        let ty = self.ty(x).clone();
+        let size = |d: &Dim| d.as_const().and_then(|c| usize::try_from(c).ok()).filter(|&c| c > 0);
+        let combine = match self.c.below(6) {
+            0 => Some(BinaryOp::Add),
+            1 => Some(BinaryOp::Mul),
+            2 => Some(BinaryOp::Min),
+            3 => Some(BinaryOp::Max),
+            _ => None,
+        };
+        if self.c.one_in(2) {
+            let axis = self.axis(x)?;
+            let sizes: Vec<usize> = ty.shape.iter().map(size).collect::<Option<_>>()?;
+            let mut to = sizes.clone();
+            to[axis] = 1 + self.c.below(3);
+            let ids = self.indices(&to, sizes[axis])?;
+            let shape: Vec<Dim> = to.iter().map(|&d| (d as i64).into()).collect();
+            let updates = self.filled(ty.dtype, &shape)?;
+            return self.add(Op::ScatterElements { axis, combine }, &[x, ids, updates]);
+        }
+        let sizes: Vec<usize> = ty.shape.iter().map_while(size).collect();
+        let k = self.c.below(sizes.len()) + 1;
+        let least = *sizes.iter().take(k).min()?;
+        let count = 1 + self.c.below(3);
+        let ids = self.indices(&[count, k], least)?;
+        let shape = [&[Dim::constant(count as i64)], &ty.shape[k..]].concat();
+        let updates = self.filled(ty.dtype, &shape)?;
+        self.add(Op::ScatterNd { combine }, &[x, ids, updates])
+    }
+
+    fn top_k(&mut self) -> Option<ValueId> {
+        let x = self.value_that(|t| t.rank() > 0)?;
+        let axis = self.axis(x)?;
+        let k = if self.c.one_in(2) { 1.into() } else { self.ty(x).shape[axis].clone() };
+        let smallest = self.c.one_in(2);
+        self.add(Op::TopK { axis, k, smallest }, &[x])
     }
 
     fn index(&mut self) -> Option<ValueId> {

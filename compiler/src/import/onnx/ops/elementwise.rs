@@ -4,7 +4,7 @@ use bertc_ir::{BinaryOp, CmpOp, DType, Scalar, UnaryOp};
 
 use crate::import::onnx::cx::Cx;
 use crate::import::onnx::tensor::dtype;
-use crate::import::onnx::value::{R, V, Val};
+use crate::import::onnx::value::{R, Stop, V, Val};
 
 /// One operand.
 pub fn unary(c: &mut Cx<'_>, op: UnaryOp) -> R<Vec<V>> {
@@ -50,6 +50,15 @@ pub fn modulo(c: &mut Cx<'_>) -> R<Vec<V>> {
     binary(c, if fmod { BinaryOp::Rem } else { BinaryOp::Mod })
 }
 
+/// `BitShift`.
+pub fn bit_shift(c: &mut Cx<'_>) -> R<Vec<V>> {
+    match c.string("direction", "")?.as_str() {
+        "LEFT" => binary(c, BinaryOp::Shl),
+        "RIGHT" => binary(c, BinaryOp::Shr),
+        d => Err(Stop::Fail(format!("direction='{d}' is neither LEFT nor RIGHT"))),
+    }
+}
+
 /// `Pow`; the result has the base's type.
 pub fn pow(c: &mut Cx<'_>) -> R<Vec<V>> {
     let (x, y) = (c.input(0)?, c.input(1)?);
@@ -87,17 +96,21 @@ pub fn identity(c: &mut Cx<'_>) -> R<Vec<V>> {
     Ok(vec![c.input(0)?])
 }
 
-/// `Dropout` at inference: the identity, and a mask of `true`.
+/// `Dropout` at inference: the identity, and a mask of `true`; in training too, where nothing is dropped.
 pub fn dropout(c: &mut Cx<'_>) -> R<Vec<V>> {
     c.ignore("ratio");
     c.ignore("seed");
     let x = c.input(0)?;
+    let none = c.opt(1).is_some_and(|r| r.as_splat().is_some_and(|s| s.to_f64() == 0.0));
     if let Some(t) = c.opt(2)
         && t.as_splat().is_none_or(|s| s.to_int() != 0)
+        && !none
     {
         return Err("dropout in training mode".into());
     }
-    let mask = Val::splat(DType::Bool, x.shape.clone(), Scalar::Int(1));
+    // Before opset 10 the mask is of the data's type.
+    let (dtype, one) = if c.opset < 10 { (x.dtype, Scalar::Float(1.0)) } else { (DType::Bool, Scalar::Int(1)) };
+    let mask = Val::splat(dtype, x.shape.clone(), one);
     Ok(vec![x, mask])
 }
 

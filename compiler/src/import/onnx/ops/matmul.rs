@@ -1,10 +1,59 @@
 //! Matrix products.
 
-use bertc_ir::{BinaryOp, DType, Dim, Op};
+use bertc_ir::{BinaryOp, DType, Dim, Op, ReduceOp};
 
 use crate::import::onnx::build::Builder;
 use crate::import::onnx::cx::Cx;
 use crate::import::onnx::value::{R, V};
+
+/// How products of a type are computed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Product {
+    /// By the IR's matrix product; narrow integers in i32, whose low bits are theirs.
+    Matrix,
+    /// Elementwise and summed: 64-bit integers.
+    Wide,
+}
+
+/// How products of `dtype` are computed.
+pub fn kind(dtype: DType) -> Product {
+    if matches!(dtype, DType::I64 | DType::U64) { Product::Wide } else { Product::Matrix }
+}
+
+/// The matrix product of any numbers, each operand of rank 2 or more; integers wrap.
+pub fn multiply(b: &mut Builder, x: &V, y: &V, trans_b: bool) -> R<V> {
+    let dtype = x.dtype;
+    if dtype != y.dtype {
+        return Err(format!("operand types {dtype} and {} differ", y.dtype).into());
+    }
+    if dtype == DType::Bool {
+        return Err("a matrix product of bool is not supported".into());
+    }
+    if dtype.is_float() || dtype == DType::I32 {
+        return b.op(Op::MatMul { trans_b }, &[x, y]);
+    }
+    if kind(dtype) == Product::Matrix {
+        let (x, y) = (b.cast(DType::I32, x)?, b.cast(DType::I32, y)?);
+        let r = b.op(Op::MatMul { trans_b }, &[&x, &y])?;
+        return b.cast(dtype, &r);
+    }
+    // [..., M, 1, K] · [..., 1, N, K], summed over K.
+    let (mut left, mut right) = (x.shape.clone(), y.shape.clone());
+    left.insert(left.len() - 1, Dim::constant(1));
+    let y = if trans_b {
+        y.clone()
+    } else {
+        let mut perm: Vec<usize> = (0..y.rank()).collect();
+        perm.swap(y.rank() - 1, y.rank() - 2);
+        right.swap(y.rank() - 1, y.rank() - 2);
+        b.transpose(y, &perm)?
+    };
+    right.insert(right.len() - 2, Dim::constant(1));
+    let (x, y) = (b.reshape(x, &left)?, b.reshape(&y, &right)?);
+    let p = b.binary(BinaryOp::Mul, &x, &y)?;
+    let axes = vec![p.rank() - 1];
+    b.op(Op::Reduce { op: ReduceOp::Sum, axes, keep: false }, &[&p])
+}
 
 /// numpy's `matmul`: a rank-1 operand is a row (first) or a column (second), and that dim is dropped again.
 pub fn product(b: &mut Builder, x: &V, y: &V) -> R<V> {
@@ -25,7 +74,7 @@ pub fn product(b: &mut Builder, x: &V, y: &V) -> R<V> {
     b.require_equal(&x.shape[x.rank() - 1], &y.shape[y.rank() - 2])?;
     // Batch dims of different symbols must be equal; this asks for it where the IR would only refuse.
     b.broadcast(&[&x.shape[..x.rank() - 2], &y.shape[..y.rank() - 2]])?;
-    let r = b.op(Op::MatMul { trans_b: false }, &[&x, &y])?;
+    let r = multiply(b, &x, &y, false)?;
     let mut shape = r.shape.clone();
     if column {
         shape.pop();
@@ -39,9 +88,6 @@ pub fn product(b: &mut Builder, x: &V, y: &V) -> R<V> {
 /// `MatMul`.
 pub fn matmul(c: &mut Cx<'_>) -> R<Vec<V>> {
     let (x, y) = (c.input(0)?, c.input(1)?);
-    if matches!(x.dtype, DType::I64 | DType::U32 | DType::U64) {
-        return Err(format!("a matrix product of {} is not supported", x.dtype).into());
-    }
     Ok(vec![product(c.b, &x, &y)?])
 }
 
@@ -80,14 +126,14 @@ pub fn gemm(c: &mut Cx<'_>) -> R<Vec<V>> {
     if x.rank() != 2 || y.rank() != 2 {
         return Err("operands must be matrices".into());
     }
-    if !x.dtype.is_float() {
-        return Err(format!("a product of {} is not supported", x.dtype).into());
+    if !x.dtype.is_float() && [alpha, beta].iter().any(|k| k.fract() != 0.0) {
+        return Err(format!("alpha = {alpha} and beta = {beta} are no factors of {}", x.dtype).into());
     }
     if trans_a {
         x = c.b.transpose(&x, &[1, 0])?;
     }
     c.b.require_equal(&x.shape[1], &y.shape[usize::from(trans_b)])?;
-    let mut r = c.b.op(Op::MatMul { trans_b }, &[&x, &y])?;
+    let mut r = multiply(c.b, &x, &y, trans_b)?;
     if alpha != 1.0 {
         let k = c.b.scalar(r.dtype, alpha.into());
         r = c.b.binary(BinaryOp::Mul, &r, &k)?;

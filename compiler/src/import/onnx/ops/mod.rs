@@ -5,14 +5,19 @@
 
 mod activation;
 mod attention;
+mod choose;
+mod conv;
+mod einsum;
 mod elementwise;
 mod fused;
 mod gather;
 mod matmul;
 mod movement;
 mod norm;
+mod pad;
 mod quant;
 mod reduce;
+mod scatter;
 mod shape;
 mod softmax;
 
@@ -41,6 +46,7 @@ fn standard(op: &str) -> Option<Lower> {
         "ArgMax" => |c| reduce::arg(c, false),
         "ArgMin" => |c| reduce::arg(c, true),
         "Attention" => attention::standard,
+        "BitShift" => elementwise::bit_shift,
         "BitwiseAnd" => |c| elementwise::binary(c, BinaryOp::And),
         "BitwiseNot" => |c| elementwise::unary(c, UnaryOp::Not),
         "BitwiseOr" => |c| elementwise::binary(c, BinaryOp::Or),
@@ -53,17 +59,20 @@ fn standard(op: &str) -> Option<Lower> {
         "Concat" => movement::concat,
         "Constant" => shape::constant,
         "ConstantOfShape" => shape::constant_of_shape,
+        "Conv" => conv::conv,
         "Cos" => |c| elementwise::unary(c, UnaryOp::Cos),
         "CumSum" => reduce::cum_sum,
         "DequantizeLinear" => quant::dequantize,
         "Div" => |c| elementwise::binary(c, BinaryOp::Div),
         "Dropout" => elementwise::dropout,
         "DynamicQuantizeLinear" => quant::dynamic_quantize,
+        "Einsum" => einsum::einsum,
         "Elu" => activation::elu,
         "Equal" => |c| elementwise::compare(c, CmpOp::Eq),
         "Erf" => |c| elementwise::unary(c, UnaryOp::Erf),
         "Exp" => |c| elementwise::unary(c, UnaryOp::Exp),
         "Expand" => shape::expand,
+        "EyeLike" => choose::eye_like,
         "Flatten" => movement::flatten,
         "Floor" => |c| elementwise::unary(c, UnaryOp::Floor),
         "Gather" => gather::gather,
@@ -71,6 +80,8 @@ fn standard(op: &str) -> Option<Lower> {
         "GatherND" => gather::nd,
         "Gelu" => activation::gelu,
         "Gemm" => matmul::gemm,
+        "GlobalAveragePool" => |c| reduce::global_pool(c, ReduceOp::Mean),
+        "GlobalMaxPool" => |c| reduce::global_pool(c, ReduceOp::Max),
         "Greater" => |c| elementwise::compare(c, CmpOp::Gt),
         "GreaterOrEqual" => |c| elementwise::compare(c, CmpOp::Ge),
         "HardSigmoid" => activation::hard_sigmoid,
@@ -84,6 +95,7 @@ fn standard(op: &str) -> Option<Lower> {
         "LessOrEqual" => |c| elementwise::compare(c, CmpOp::Le),
         "Log" => |c| elementwise::unary(c, UnaryOp::Log),
         "LogSoftmax" => |c| softmax::softmax(c, true),
+        "LpNormalization" => norm::lp,
         "MatMul" => matmul::matmul,
         "MatMulInteger" => matmul::integer,
         "Max" => |c| elementwise::variadic(c, BinaryOp::Max),
@@ -93,9 +105,12 @@ fn standard(op: &str) -> Option<Lower> {
         "Mod" => elementwise::modulo,
         "Mul" => |c| elementwise::binary(c, BinaryOp::Mul),
         "Neg" => |c| elementwise::unary(c, UnaryOp::Neg),
+        "NonZero" => choose::non_zero,
         "Not" => |c| elementwise::unary(c, UnaryOp::Not),
+        "OneHot" => choose::one_hot,
         "Or" => |c| elementwise::binary(c, BinaryOp::Or),
         "PRelu" => activation::prelu,
+        "Pad" => pad::pad,
         "Pow" => elementwise::pow,
         "QuantizeLinear" => quant::quantize,
         "RMSNormalization" => norm::rms,
@@ -114,6 +129,8 @@ fn standard(op: &str) -> Option<Lower> {
         "Relu" => |c| elementwise::unary(c, UnaryOp::Relu),
         "Reshape" => movement::reshape,
         "Round" => |c| elementwise::unary(c, UnaryOp::Round),
+        "Scatter" | "ScatterElements" => scatter::elements,
+        "ScatterND" => scatter::nd,
         "Selu" => activation::selu,
         "Shape" => shape::shape,
         "Sigmoid" => |c| elementwise::unary(c, UnaryOp::Sigmoid),
@@ -133,6 +150,7 @@ fn standard(op: &str) -> Option<Lower> {
         "Tanh" => |c| elementwise::unary(c, UnaryOp::Tanh),
         "ThresholdedRelu" => activation::thresholded_relu,
         "Tile" => shape::tile,
+        "TopK" => choose::top_k,
         "Transpose" => movement::transpose,
         "Trilu" => shape::trilu,
         "Unsqueeze" => movement::unsqueeze,

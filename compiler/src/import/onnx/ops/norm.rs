@@ -1,6 +1,6 @@
 //! Normalisations.
 
-use bertc_ir::{BinaryOp, DType, Dim, Op, ReduceOp, Scalar, UnaryOp};
+use bertc_ir::{BinaryOp, CmpOp, DType, Dim, Op, ReduceOp, Scalar, UnaryOp};
 
 use crate::import::onnx::build::Builder;
 use crate::import::onnx::cx::Cx;
@@ -74,6 +74,26 @@ pub fn layer(c: &mut Cx<'_>) -> R<Vec<V>> {
         out.extend([mean, inv]);
     }
     Ok(out)
+}
+
+/// `LpNormalization`: x / (Σ |x|^p)^(1/p) along an axis, 0 where that sum is.
+pub fn lp(c: &mut Cx<'_>) -> R<Vec<V>> {
+    let x = c.input(0)?;
+    let axes = vec![c.axis(-1, x.rank())?];
+    let p = c.int("p", 2)?;
+    let powers = match p {
+        1 => c.b.unary(UnaryOp::Abs, &x)?,
+        2 => c.b.binary(BinaryOp::Mul, &x, &x)?,
+        _ => return Err(format!("p = {p} is neither 1 nor 2").into()),
+    };
+    let mut norm = c.b.op(Op::Reduce { op: ReduceOp::Sum, axes, keep: true }, &[&powers])?;
+    if p == 2 {
+        norm = c.b.unary(UnaryOp::Sqrt, &norm)?;
+    }
+    let zero = c.b.scalar(x.dtype, 0.0);
+    let none = c.b.compare(CmpOp::Eq, &norm, &zero)?;
+    let y = c.b.binary(BinaryOp::Div, &x, &norm)?;
+    Ok(vec![c.b.select(&none, &zero, &y)?])
 }
 
 /// `RMSNormalization`: x / sqrt(mean(x²) + eps) · scale over the dims from `axis` on.

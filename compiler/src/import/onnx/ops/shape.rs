@@ -103,10 +103,21 @@ pub fn tile(c: &mut Cx<'_>) -> R<Vec<V>> {
 /// `Range`.
 pub fn range(c: &mut Cx<'_>) -> R<Vec<V>> {
     let (start, limit, delta) = (c.input(0)?, c.input(1)?, c.input(2)?);
+    if limit.dtype != start.dtype || delta.dtype != start.dtype {
+        return Err(format!("operand types {}, {} and {} differ", start.dtype, limit.dtype, delta.dtype).into());
+    }
+    if c.opset >= 27 {
+        // The elements are computed in f64 and rounded once.
+        c.ignore("stash_type");
+    }
     if start.dtype.is_float() {
         return float_range(&start, &limit, &delta);
     }
-    let one = |v: &V| v.as_sym().filter(|e| e.len() == 1).map(|e| e[0].clone());
+    let one = |v: &V| {
+        let known = v.as_sym().filter(|e| e.len() == 1).map(|e| e[0].clone());
+        // Narrow integers are constants or nothing.
+        known.or_else(|| v.as_const()?.single().and_then(|s| i64::try_from(s.to_int()).ok()).map(Dim::constant))
+    };
     let unknown = || Stop::from("the limits must be computable at compile time: they may depend on shapes only");
     let (a, b, d) = (one(&start).ok_or_else(unknown)?, one(&limit).ok_or_else(unknown)?, one(&delta));
     let d = d.and_then(|d| d.as_const()).filter(|&d| d != 0).ok_or("the step must be a constant other than 0")?;
@@ -128,6 +139,12 @@ pub fn range(c: &mut Cx<'_>) -> R<Vec<V>> {
         let e = (0..n).map(at).collect::<Option<Vec<_>>>().ok_or_else(overflow)?;
         return Ok(vec![Val::sym(start.dtype, vec![len], e)]);
     }
+    if start.dtype == DType::I16
+        && let (Some(a), Some(n)) = (a.as_const(), len.as_const().and_then(|n| usize::try_from(n).ok()))
+    {
+        let e = (0..n).map(|i| Scalar::Int(i128::from(a) + i128::from(d) * i as i128));
+        return Ok(vec![Val::constant(Tensor::from_scalars(DType::I16, vec![n], e))]);
+    }
     if !matches!(start.dtype, DType::I64 | DType::I32) {
         return Err(format!("a range of {} is not supported", start.dtype).into());
     }
@@ -139,7 +156,11 @@ fn float_range(start: &V, limit: &V, delta: &V) -> R<Vec<V>> {
     let (Some(a), Some(b), Some(d)) = (one(start), one(limit), one(delta)) else {
         return Err("the limits of a range of floats must be constants".into());
     };
-    let n = ((b - a) / d).ceil().max(0.0);
+    if d == 0.0 {
+        return Err("the step is 0".into());
+    }
+    let n = ((b - a) / d).ceil();
+    let n = if n < 0.0 { 0.0 } else { n };
     if n.is_nan() || n > (1 << 20) as f64 {
         return Err(format!("a range of {n} floats is above the limit").into());
     }
