@@ -8,11 +8,14 @@ mod attention;
 mod elementwise;
 mod fused;
 mod gather;
+mod integer;
 mod matmul;
 mod movement;
+mod n_bits;
 mod norm;
 mod quant;
 mod reduce;
+mod rotary;
 mod shape;
 mod softmax;
 
@@ -40,7 +43,7 @@ fn standard(op: &str) -> Option<Lower> {
         "And" => |c| elementwise::binary(c, BinaryOp::And),
         "ArgMax" => |c| reduce::arg(c, false),
         "ArgMin" => |c| reduce::arg(c, true),
-        "Attention" => attention::standard,
+        "Attention" => attention::standard::attention,
         "BitwiseAnd" => |c| elementwise::binary(c, BinaryOp::And),
         "BitwiseNot" => |c| elementwise::unary(c, UnaryOp::Not),
         "BitwiseOr" => |c| elementwise::binary(c, BinaryOp::Or),
@@ -85,7 +88,7 @@ fn standard(op: &str) -> Option<Lower> {
         "Log" => |c| elementwise::unary(c, UnaryOp::Log),
         "LogSoftmax" => |c| softmax::softmax(c, true),
         "MatMul" => matmul::matmul,
-        "MatMulInteger" => matmul::integer,
+        "MatMulInteger" => integer::matmul_integer,
         "Max" => |c| elementwise::variadic(c, BinaryOp::Max),
         "Mean" => elementwise::mean,
         "Min" => |c| elementwise::variadic(c, BinaryOp::Min),
@@ -97,6 +100,7 @@ fn standard(op: &str) -> Option<Lower> {
         "Or" => |c| elementwise::binary(c, BinaryOp::Or),
         "PRelu" => activation::prelu,
         "Pow" => elementwise::pow,
+        "QLinearMatMul" => integer::qlinear,
         "QuantizeLinear" => quant::quantize,
         "RMSNormalization" => norm::rms,
         "Range" => shape::range,
@@ -113,11 +117,14 @@ fn standard(op: &str) -> Option<Lower> {
         "ReduceSumSquare" => |c| reduce::reduce(c, reduce::Kind::SumSquare),
         "Relu" => |c| elementwise::unary(c, UnaryOp::Relu),
         "Reshape" => movement::reshape,
+        "RotaryEmbedding" => rotary::standard,
         "Round" => |c| elementwise::unary(c, UnaryOp::Round),
         "Selu" => activation::selu,
         "Shape" => shape::shape,
         "Sigmoid" => |c| elementwise::unary(c, UnaryOp::Sigmoid),
         "Sign" => |c| elementwise::unary(c, UnaryOp::Sign),
+        // Of no opset: ONNX Runtime writes it under the default domain.
+        "SimplifiedLayerNormalization" => norm::rms,
         "Sin" => |c| elementwise::unary(c, UnaryOp::Sin),
         "Size" => shape::size,
         "Slice" => movement::slice,
@@ -144,15 +151,23 @@ fn standard(op: &str) -> Option<Lower> {
 
 fn microsoft(op: &str) -> Option<Lower> {
     Some(match op {
-        "Attention" => attention::microsoft,
+        "Attention" => attention::microsoft::attention,
         "BiasGelu" => fused::bias_gelu,
         "DequantizeLinear" => quant::dequantize,
+        "DynamicQuantizeMatMul" => integer::dynamic,
         "EmbedLayerNormalization" => fused::embed_layer_norm,
         "FastGelu" => fused::fast_gelu,
         "Gelu" => |c| elementwise::unary(c, UnaryOp::Gelu),
+        "MatMulIntegerToFloat" => integer::to_float,
+        "MatMulNBits" => n_bits::matmul_n_bits,
+        "MultiHeadAttention" => attention::multi_head::multi_head,
+        "QAttention" => attention::microsoft::quantised,
         "QuantizeLinear" => quant::quantize,
         "QuickGelu" => fused::quick_gelu,
+        "RotaryEmbedding" => rotary::microsoft,
+        "SimplifiedLayerNormalization" => norm::rms,
         "SkipLayerNormalization" => fused::skip_layer_norm,
+        "SkipSimplifiedLayerNormalization" => fused::skip_rms,
         _ => return None,
     })
 }
