@@ -15,7 +15,7 @@ use super::load::External;
 use super::ops;
 use super::proto::tensor_shape_proto::dimension::Value as DimValue;
 use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
-use super::tensor::{dtype, tensor};
+use super::tensor::{dtype, integer, tensor};
 use super::value::{R, Stop, V, Val};
 pub use bodies::find;
 use bodies::{Call, Functions};
@@ -323,10 +323,17 @@ impl<'a> Run<'a> {
         for i in &n.input {
             ins.push(self.optional(i)?);
         }
+        let narrow = ins.iter().flatten().find(|v| v.narrow.get() != 0).cloned();
         let given = self.calls.last().map_or(&[][..], |c| &c.attributes);
         let mut cx = Cx::new(&mut self.b, n, opset, ins, &mut self.external).in_function(given);
         let outs = f(&mut cx)?;
         cx.finish()?;
+        // What only moves integers of few bits gives such; conversions say what they give.
+        if let Some(x) = narrow.filter(|_| !matches!(n.op_type(), "Cast" | "CastLike")) {
+            for o in outs.iter().filter(|o| o.dtype == x.dtype) {
+                o.narrow.set(x.narrow.get());
+            }
+        }
         Ok(outs)
     }
 
@@ -336,8 +343,10 @@ impl<'a> Run<'a> {
         }
         let t = self.scope.initializers.get(name);
         let t = t.ok_or_else(|| Stop::Fail(format!("value '{name}' is used before it is defined")))?;
+        let bits = integer(t.data_type()).map_or(0, |n| n.bits);
         let t = tensor(t, &mut self.external).map_err(|m| Stop::Fail(format!("initializer '{name}': {m}")))?;
         let v = Val::constant(t);
+        v.narrow.set(bits);
         self.scope.values.insert(name, v.clone());
         Ok(v)
     }
@@ -356,7 +365,10 @@ impl<'a> Run<'a> {
                 continue;
             }
             self.b.loc = Loc::Unknown;
-            let v = self.value(o.name()).and_then(|v| self.b.get(&v));
+            let v = self.value(o.name()).and_then(|v| match v.narrow.get() {
+                0 => self.b.get(&v),
+                bits => Err(Stop::Fail(format!("integers of {bits} bits are not supported as a result"))),
+            });
             match v {
                 Ok(id) => self.b.graph.add_output(o.name(), id),
                 Err(Stop::Fail(m)) => self.errors.push(Diag::new(format!("output '{}': {m}", o.name()))),

@@ -31,12 +31,48 @@ pub fn dtype(n: i32) -> Result<DType, String> {
     })
 }
 
+/// An integer type that may have fewer bits than the IR's type that holds it.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct Narrow {
+    /// The IR's type.
+    pub dtype: DType,
+    /// Its bits where these are fewer; else 0.
+    pub bits: u8,
+}
+
+impl Narrow {
+    /// Smallest and largest value.
+    pub fn range(&self) -> (i128, i128) {
+        let bits = match self.bits {
+            0 => 8 * self.dtype.size() as u32,
+            n => n.into(),
+        };
+        if self.dtype.is_signed_int() { (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) }
+    }
+}
+
+/// The type with ONNX number `n`; integers of 4 and 2 bits are held in 8.
+///
+/// # Errors
+/// As [`dtype`].
+pub fn integer(n: i32) -> Result<Narrow, String> {
+    use tensor_proto::DataType as T;
+    let (dtype, bits) = match T::try_from(n) {
+        Ok(T::Int4) => (DType::I8, 4),
+        Ok(T::Uint4) => (DType::U8, 4),
+        Ok(T::Int2) => (DType::I8, 2),
+        Ok(T::Uint2) => (DType::U8, 2),
+        _ => (dtype(n)?, 0),
+    };
+    Ok(Narrow { dtype, bits })
+}
+
 /// The tensor of a `TensorProto`. Raw and external data are slices of the file's map, not copies.
 ///
 /// # Errors
 /// What is wrong with it: type, dims, data of another size, external data out of reach.
 pub fn tensor(t: &TensorProto, external: &mut External) -> Result<Tensor, String> {
-    let dtype = dtype(t.data_type())?;
+    let Narrow { dtype, bits } = integer(t.data_type())?;
     let shape: Vec<usize> = (t.dims.iter().map(|&d| usize::try_from(d)).collect::<Result<_, _>>())
         .map_err(|_| format!("dims {:?} are negative", t.dims))?;
     if shape.len() > bertc_ir::infer::MAX_RANK {
@@ -45,7 +81,12 @@ pub fn tensor(t: &TensorProto, external: &mut External) -> Result<Tensor, String
     if t.segment.is_some() {
         return Err("segmented tensors are not supported".to_string());
     }
-    let bytes = shape.iter().try_fold(dtype.size(), |a, &d| a.checked_mul(d)).ok_or("its size overflows 64 bits")?;
+    let mut bytes =
+        shape.iter().try_fold(dtype.size(), |a, &d| a.checked_mul(d)).ok_or("its size overflows 64 bits")?;
+    let elements = bytes;
+    if bits > 0 {
+        bytes = bytes.div_ceil(usize::from(8 / bits));
+    }
     let data = if t.data_location() == tensor_proto::DataLocation::External {
         external_data(t, bytes as u64, external)?
     } else if let Some(raw) = &t.raw_data {
@@ -60,8 +101,22 @@ pub fn tensor(t: &TensorProto, external: &mut External) -> Result<Tensor, String
         data
     };
     let found = data.len();
+    let data = if bits > 0 && found == bytes { unpacked(&data, elements, bits, dtype) } else { data };
     Tensor::new(dtype, shape, data)
+        .filter(|_| found == bytes)
         .ok_or_else(|| format!("dims {:?} of {dtype} need {bytes} bytes, the file has {found}", t.dims))
+}
+
+/// Elements of fewer than 8 bits, the first in the lowest bits of a byte, as one byte each.
+fn unpacked(data: &[u8], elements: usize, bits: u8, dtype: DType) -> Bytes {
+    let each = usize::from(8 / bits);
+    let spare = 8 - u32::from(bits);
+    let one = |i: usize| {
+        // At the top of a byte; from there down again, with the sign if there is one.
+        let high = data[i / each] << (spare - u32::from(bits) * (i % each) as u32);
+        if dtype.is_signed_int() { (high.cast_signed() >> spare).cast_unsigned() } else { high >> spare }
+    };
+    (0..elements).map(one).collect::<Vec<u8>>().into()
 }
 
 fn external_data(t: &TensorProto, bytes: u64, external: &mut External) -> Result<Bytes, String> {

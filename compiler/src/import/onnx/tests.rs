@@ -1,5 +1,6 @@
 //! Tests on small models built from the protobuf types.
 
+mod contrib;
 mod dims;
 mod errors;
 mod functions;

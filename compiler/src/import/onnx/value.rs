@@ -74,6 +74,8 @@ pub struct Val {
     pub kind: Kind,
     /// The node, once there is one.
     pub node: Cell<Option<ValueId>>,
+    /// Bits of the ONNX type, where it is an integer of fewer bits than the IR's; else 0.
+    pub narrow: Cell<u8>,
 }
 
 /// A shared value.
@@ -82,7 +84,7 @@ pub type V = Rc<Val>;
 impl Val {
     /// A value.
     pub fn new(dtype: DType, shape: Vec<Dim>, kind: Kind) -> V {
-        Rc::new(Val { dtype, shape, kind, node: Cell::new(None) })
+        Rc::new(Val { dtype, shape, kind, node: Cell::new(None), narrow: Cell::new(0) })
     }
 
     /// A constant.

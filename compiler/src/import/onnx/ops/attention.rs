@@ -1,47 +1,105 @@
 //! Attention operators, taken apart.
 
-use bertc_ir::{BinaryOp, CmpOp, DType, Dim, Op, ReduceOp, Scalar, Tensor};
+pub mod microsoft;
+pub mod multi_head;
+pub mod standard;
 
-use crate::import::onnx::build::Builder;
-use crate::import::onnx::cx::Cx;
+use bertc_ir::{BinaryOp, CmpOp, DType, Dim, Op, ReduceOp, UnaryOp};
+
+use crate::import::onnx::build::{Builder, overflow};
 use crate::import::onnx::value::{Affine, R, Stop, V, Val};
 
-/// softmax(scale · q·kᵀ + bias…) · v on [batch, heads, length, size] operands. With `empty_is_zero`, a query that no
-/// key is left for gives zeros.
-fn attend(b: &mut Builder, [q, k, v]: [&V; 3], scale: f64, bias: &[V], empty_is_zero: bool) -> R<V> {
+/// What happens to scores between the product that makes them and the one with the values.
+struct Between<'a> {
+    /// Factor of the product.
+    scale: f64,
+    /// c·tanh(scores / c), unless it is 0.
+    softcap: f64,
+    /// What is added, in this order.
+    bias: &'a [V],
+    /// A query that no key is left for gives zeros instead of NaN.
+    empty_is_zero: bool,
+    /// The softmax's type, if it isn't that of the operands.
+    precision: Option<DType>,
+}
+
+/// An attention with everything on its way, `[batch, heads, queries, keys]` but for the result.
+struct Attended {
+    /// Scaled products.
+    scores: V,
+    /// Behind the cap.
+    capped: V,
+    /// With what is added.
+    biased: V,
+    /// Behind the softmax.
+    probabilities: V,
+    /// `[batch, heads, queries, size]`.
+    y: V,
+}
+
+/// softmax(cap(scale · q·kᵀ) + bias…) · v on `[batch, heads, length, size]` operands.
+fn attend(b: &mut Builder, [q, k, v]: [&V; 3], how: &Between<'_>) -> R<Attended> {
+    for (x, y) in [(q, k), (k, v)] {
+        b.require_equal(&x.shape[0], &y.shape[0])?;
+        b.require_equal(&x.shape[1], &y.shape[1])?;
+    }
     b.require_equal(&q.shape[3], &k.shape[3])?;
+    b.require_equal(&k.shape[2], &v.shape[2])?;
     let s = b.op(Op::MatMul { trans_b: true }, &[q, k])?;
-    let scale = b.scalar(s.dtype, scale);
-    let mut s = b.binary(BinaryOp::Mul, &s, &scale)?;
-    for x in bias {
-        let shape = s.shape.clone();
-        s = b.binary(BinaryOp::Add, &s, x)?;
-        if s.shape != shape {
+    let scale = b.scalar(s.dtype, how.scale);
+    let scores = b.binary(BinaryOp::Mul, &s, &scale)?;
+    let mut capped = scores.clone();
+    if how.softcap != 0.0 {
+        let cap = b.scalar(s.dtype, how.softcap);
+        let x = b.binary(BinaryOp::Div, &scores, &cap)?;
+        let x = b.unary(UnaryOp::Tanh, &x)?;
+        capped = b.binary(BinaryOp::Mul, &x, &cap)?;
+    }
+    let mut biased = capped.clone();
+    for x in how.bias {
+        biased = b.binary(BinaryOp::Add, &biased, x)?;
+        if biased.shape != scores.shape {
             return Err("the mask doesn't broadcast to the scores' shape".into());
         }
     }
-    let axis = s.rank() - 1;
-    let mut p = b.op(Op::Softmax { axis }, &[&s])?;
-    if empty_is_zero {
+    let last = biased.rank() - 1;
+    let logits = b.cast(how.precision.unwrap_or(biased.dtype), &biased)?;
+    let mut p = b.op(Op::Softmax { axis: last }, &[&logits])?;
+    if how.empty_is_zero {
         // A row without a key: -inf everywhere, of which the softmax is NaN.
-        let max = b.op(Op::Reduce { op: ReduceOp::Max, axes: vec![axis], keep: true }, &[&s])?;
-        let (inf, zero) = (b.scalar(s.dtype, f64::NEG_INFINITY), b.scalar(s.dtype, 0.0));
+        let max = b.op(Op::Reduce { op: ReduceOp::Max, axes: vec![last], keep: true }, &[&logits])?;
+        let (inf, zero) = (b.scalar(logits.dtype, f64::NEG_INFINITY), b.scalar(logits.dtype, 0.0));
         let none = b.compare(CmpOp::Eq, &max, &inf)?;
         p = b.select(&none, &zero, &p)?;
     }
-    b.require_equal(&p.shape[3], &v.shape[2])?;
-    b.op(Op::MatMul { trans_b: false }, &[&p, v])
+    let probabilities = b.cast(v.dtype, &p)?;
+    let y = b.op(Op::MatMul { trans_b: false }, &[&probabilities, v])?;
+    Ok(Attended { scores, capped, biased, probabilities, y })
 }
 
-/// [batch, length, heads·size] → [batch, heads, length, size].
+/// The scale that is given, or 1/√size where it is 0.
+fn scale_or(b: &Builder, given: f32, size: &Dim) -> R<f64> {
+    if given != 0.0 {
+        return Ok(given.into());
+    }
+    match size.as_const() {
+        Some(n) if n > 0 => Ok(1.0 / (n as f64).sqrt()),
+        _ => Err(Stop::Fail(format!("a head size of {} is no constant to scale by", b.show(size)))),
+    }
+}
+
+/// `[batch, length, heads·size]` → `[batch, heads, length, size]`.
 fn split_heads(b: &mut Builder, x: &V, heads: i64) -> R<V> {
-    let size = x.shape[2].div_exact(&Dim::constant(heads));
-    let size = size.ok_or_else(|| Stop::Fail(format!("a hidden size of {} for {heads} heads", b.show(&x.shape[2]))))?;
-    let x = b.reshape(x, &[x.shape[0].clone(), x.shape[1].clone(), Dim::constant(heads), size])?;
+    let [batch, length, hidden] = &x.shape[..] else {
+        return Err(Stop::Fail(format!("an operand of shape {} has no heads to split", b.show_shape(&x.shape))));
+    };
+    let size = if heads < 1 { None } else { hidden.div_exact(&Dim::constant(heads)) };
+    let size = size.ok_or_else(|| Stop::Fail(format!("a hidden size of {} for {heads} heads", b.show(hidden))))?;
+    let x = b.reshape(x, &[batch.clone(), length.clone(), Dim::constant(heads), size])?;
     b.transpose(&x, &[0, 2, 1, 3])
 }
 
-/// [batch, heads, length, size] → [batch, length, heads·size].
+/// `[batch, heads, length, size]` → `[batch, length, heads·size]`.
 fn join_heads(b: &mut Builder, x: &V) -> R<V> {
     let x = b.transpose(x, &[0, 2, 1, 3])?;
     let hidden = b.product(&x.shape[2..])?;
@@ -54,121 +112,30 @@ fn additive(b: &mut Builder, keep: &V, dtype: DType, filter: f64) -> R<V> {
     b.select(keep, &zero, &f)
 }
 
-/// com.microsoft `Attention`: self-attention with the projections inside.
-pub fn microsoft(c: &mut Cx<'_>) -> R<Vec<V>> {
-    let (x, w, bias) = (c.input(0)?, c.input(1)?, c.opt(2));
-    let heads = c.int("num_heads", 0)?;
-    if heads < 1 || x.rank() != 3 || w.rank() != 2 {
-        return Err("num_heads, input [batch, sequence, hidden] and weights [hidden, 3·hidden] are needed".into());
-    }
-    if c.opt(4).is_some() || c.opt(6).is_some() || c.wants(1) {
-        return Err("attention over past keys and values is not supported".into());
-    }
-    for name in ["unidirectional", "do_rotary", "past_present_share_buffer", "rotary_embedding_dim"] {
-        if c.int(name, 0)? != 0 {
-            return Err(format!("attribute '{name}' is not supported").into());
-        }
-    }
-    let filter = f64::from(c.float("mask_filter_value", -10000.0)?);
-    let given_scale = f64::from(c.float("scale", 0.0)?);
-    let sizes = match c.ints("qkv_hidden_sizes")? {
-        Some(s) if s.len() == 3 && s.iter().all(|&s| s > 0) => s.into_iter().map(Dim::constant).collect(),
-        Some(s) => return Err(format!("qkv_hidden_sizes {s:?} are not three sizes").into()),
-        None => vec![w.shape[1].div_exact(&Dim::constant(3)).ok_or("the weights' columns are not three parts")?; 3],
-    };
-    c.b.require_equal(&x.shape[2], &w.shape[0])?;
-    let mut all = c.b.op(Op::MatMul { trans_b: false }, &[&x, &w])?;
-    if let Some(bias) = bias {
-        all = c.b.binary(BinaryOp::Add, &all, &bias)?;
-    }
-    let (mut parts, mut at) = (Vec::new(), Dim::constant(0));
-    for n in &sizes {
-        let p = c.b.slice(&all, 2, &at, n, 1)?;
-        parts.push(split_heads(c.b, &p, heads)?);
-        at = at.add(n).ok_or("a size overflows")?;
-    }
-    c.b.require_equal(&at, &all.shape[2])?;
-    let size = parts[0].shape[3].as_const().ok_or("the head size is not constant")?;
-    let scale = if given_scale == 0.0 { 1.0 / (size as f64).sqrt() } else { given_scale };
-    let mut bias = Vec::new();
-    if let Some(m) = c.opt(3) {
-        bias.push(microsoft_mask(c, &m, &x, filter)?);
-    }
-    bias.extend(c.opt(5));
-    let y = attend(c.b, [&parts[0], &parts[1], &parts[2]], scale, &bias, false)?;
-    Ok(vec![join_heads(c.b, &y)?])
+/// `start`, `start` + 1, … as i64: a row `[n]`, or a column `[n, 1]`.
+fn positions(start: &Dim, n: &Dim, column: bool) -> V {
+    let (one, zero) = (Dim::constant(1), Dim::constant(0));
+    let (shape, coef) =
+        if column { (vec![n.clone(), one.clone()], vec![one, zero]) } else { (vec![n.clone()], vec![one]) };
+    Val::affine_of(DType::I64, shape, Affine { base: start.clone(), coef })
 }
 
-/// The additive mask from `mask_index`: [batch] lengths, or 0/1 of [batch, keys] or [batch, queries, keys].
-fn microsoft_mask(c: &mut Cx<'_>, m: &V, x: &V, filter: f64) -> R<V> {
-    let (batch, seq, one) = (x.shape[0].clone(), x.shape[1].clone(), Dim::constant(1));
-    let zero = c.b.scalar(m.dtype, 0.0);
-    let keep = match m.shape.as_slice() {
-        [n] if *n == batch => {
-            let a = Affine { base: Dim::constant(0), coef: vec![Dim::constant(1)] };
-            let keys = Val::affine_of(DType::I64, vec![seq], a);
-            let keys = c.b.cast(m.dtype, &keys)?;
-            let ends = c.b.reshape(m, &[batch, one.clone(), one.clone(), one])?;
-            c.b.compare(CmpOp::Lt, &keys, &ends)?
+/// Keys and values behind those of the past, along the length, and the past's length.
+fn behind(b: &mut Builder, past: Option<[V; 2]>, k: V, v: V) -> R<(V, V, Dim)> {
+    let Some([pk, pv]) = past else { return Ok((k, v, Dim::constant(0))) };
+    for p in [&pk, &pv] {
+        if p.rank() != 4 {
+            return Err(Stop::Fail(format!(
+                "past keys and values of shape {}, expected [batch, heads, length, size]",
+                b.show_shape(&p.shape)
+            )));
         }
-        [b, s] => {
-            let s = [b.clone(), one.clone(), one, s.clone()];
-            let m = c.b.reshape(m, &s)?;
-            c.b.compare(CmpOp::Gt, &m, &zero)?
-        }
-        [b, q, k] => {
-            let s = [b.clone(), one, q.clone(), k.clone()];
-            let m = c.b.reshape(m, &s)?;
-            c.b.compare(CmpOp::Gt, &m, &zero)?
-        }
-        s => {
-            let m = format!("mask_index of shape {} is not supported", c.b.show_shape(s));
-            return Err(Stop::Fail(m));
-        }
-    };
-    additive(c.b, &keep, x.dtype, filter)
+    }
+    let before = pk.shape[2].clone();
+    Ok((b.concat(&[pk, k], 2)?, b.concat(&[pv, v], 2)?, before))
 }
 
-/// ONNX `Attention` (opset 23) without a cache.
-pub fn standard(c: &mut Cx<'_>) -> R<Vec<V>> {
-    let (q, k, v, mask) = (c.input(0)?, c.input(1)?, c.input(2)?, c.opt(3));
-    if c.opt(4).is_some() || c.opt(5).is_some() || c.opt(6).is_some() || (1..4).any(|i| c.wants(i)) {
-        return Err("past and present keys, and the scores as an output, are not supported".into());
-    }
-    if c.flag("is_causal", false)? || c.float("softcap", 0.0)? != 0.0 {
-        return Err("is_causal and softcap are not supported".into());
-    }
-    c.ignore("qk_matmul_output_mode");
-    if !matches!(c.int("softmax_precision", 0)?, 0 | 1) {
-        return Err("softmax_precision is not supported".into());
-    }
-    let (qh, kh) = (c.int("q_num_heads", 0)?, c.int("kv_num_heads", 0)?);
-    let packed = q.rank() == 3;
-    let [q, k, v] = if packed {
-        if qh < 1 || kh != qh || k.rank() != 3 || v.rank() != 3 {
-            return Err("3-D operands need q_num_heads = kv_num_heads".into());
-        }
-        [split_heads(c.b, &q, qh)?, split_heads(c.b, &k, kh)?, split_heads(c.b, &v, kh)?]
-    } else {
-        [q, k, v]
-    };
-    if q.rank() != 4 || k.rank() != 4 || v.rank() != 4 {
-        return Err("operands must have rank 3 or 4".into());
-    }
-    c.b.require_equal(&q.shape[1], &k.shape[1])?;
-    let size = q.shape[3].as_const().ok_or("the head size is not constant")?;
-    let given = c.float("scale", 0.0)?;
-    let scale = if given == 0.0 { 1.0 / (size as f64).sqrt() } else { given.into() };
-    let mut bias = Vec::new();
-    if let Some(m) = mask {
-        bias.push(if m.dtype == DType::Bool {
-            let (zero, inf) = (c.b.scalar(q.dtype, 0.0), f64::NEG_INFINITY);
-            let inf = Val::constant(Tensor::scalar(q.dtype, Scalar::Float(inf)));
-            c.b.select(&m, &zero, &inf)?
-        } else {
-            m
-        });
-    }
-    let y = attend(c.b, [&q, &k, &v], scale, &bias, !bias.is_empty())?;
-    Ok(vec![if packed { join_heads(c.b, &y)? } else { y }])
+/// The sum of two dims.
+fn sum(a: &Dim, b: &Dim) -> R<Dim> {
+    a.add(b).ok_or_else(overflow)
 }

@@ -80,7 +80,15 @@ pub fn cast(c: &mut Cx<'_>) -> R<Vec<V>> {
     c.ignore("round_mode");
     let to = dtype(i32::try_from(c.int("to", 0)?).unwrap_or(0))?;
     let x = c.input(0)?;
-    Ok(vec![c.b.cast(to, &x)?])
+    Ok(vec![converted(c, to, &x)?])
+}
+
+/// `x` in another type. Integers of few bits are 8-bit ones from here on, even if they are held in such.
+fn converted(c: &mut Cx<'_>, to: DType, x: &V) -> R<V> {
+    if x.dtype == to && x.narrow.get() != 0 {
+        return Ok(Val::new(to, x.shape.clone(), x.kind.clone()));
+    }
+    c.b.cast(to, x)
 }
 
 /// `CastLike`.
@@ -88,7 +96,10 @@ pub fn cast_like(c: &mut Cx<'_>) -> R<Vec<V>> {
     c.ignore("saturate");
     c.ignore("round_mode");
     let (x, like) = (c.input(0)?, c.input(1)?);
-    Ok(vec![c.b.cast(like.dtype, &x)?])
+    if like.narrow.get() != 0 {
+        return Err(format!("a cast to integers of {} bits is not supported", like.narrow.get()).into());
+    }
+    Ok(vec![converted(c, like.dtype, &x)?])
 }
 
 /// `Identity`.

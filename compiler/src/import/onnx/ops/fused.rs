@@ -1,9 +1,9 @@
 //! Fused operators of com.microsoft, taken apart again: which fusions pay is decided for the target, later.
 
-use bertc_ir::{BinaryOp, DType, Dim, Op, ReduceOp, Scalar, UnaryOp};
+use bertc_ir::{BinaryOp, CmpOp, DType, Dim, Op, ReduceOp, Scalar, UnaryOp};
 
 use super::activation::sigmoid_gate;
-use super::norm::{layer_norm, statistics};
+use super::norm::{layer_norm, root_mean_square, statistics};
 use crate::import::onnx::cx::Cx;
 use crate::import::onnx::value::{Affine, R, V, Val};
 
@@ -29,14 +29,37 @@ pub fn quick_gelu(c: &mut Cx<'_>) -> R<Vec<V>> {
     sigmoid_gate(c, alpha.into())
 }
 
-/// `SkipLayerNormalization`: LayerNorm of input + skip + bias; also mean, 1/deviation and the sum itself.
-pub fn skip_layer_norm(c: &mut Cx<'_>) -> R<Vec<V>> {
-    let (x, skip, gamma, beta) = (c.input(0)?, c.input(1)?, c.input(2)?, c.opt(3));
-    let eps = c.float("epsilon", 1e-12)?;
+/// input + skip + bias, of the input's shape.
+fn with_skip(c: &mut Cx<'_>, bias: Option<V>) -> R<V> {
+    let (x, skip) = (c.input(0)?, c.input(1)?);
     let mut sum = c.b.binary(BinaryOp::Add, &x, &skip)?;
-    if let Some(bias) = c.opt(4) {
+    if let Some(bias) = bias {
         sum = c.b.binary(BinaryOp::Add, &sum, &bias)?;
     }
+    if sum.shape != x.shape {
+        return Err("skip or bias doesn't broadcast to the input's shape".into());
+    }
+    Ok(sum)
+}
+
+/// `SkipSimplifiedLayerNormalization`: the norm without mean of input + skip + bias; also 1/√(…) and the sum itself.
+pub fn skip_rms(c: &mut Cx<'_>) -> R<Vec<V>> {
+    let (gamma, bias) = (c.input(2)?, c.opt(3));
+    let eps = c.float("epsilon", 1e-12)?;
+    if c.wants(1) {
+        return Err("output 1, the mean, is not computed by this norm".into());
+    }
+    let sum = with_skip(c, bias)?;
+    let axis = sum.rank().checked_sub(1).ok_or("the operand needs rank 1 or more")?;
+    let (y, inv) = root_mean_square(c.b, &sum, &gamma, axis, eps)?;
+    Ok(vec![y, inv.clone(), inv, sum])
+}
+
+/// `SkipLayerNormalization`: LayerNorm of input + skip + bias; also mean, 1/deviation and the sum itself.
+pub fn skip_layer_norm(c: &mut Cx<'_>) -> R<Vec<V>> {
+    let (gamma, beta, bias) = (c.input(2)?, c.opt(3), c.opt(4));
+    let eps = c.float("epsilon", 1e-12)?;
+    let sum = with_skip(c, bias)?;
     let y = layer_norm(c.b, &sum, &gamma, beta.as_ref(), eps)?;
     if !c.wants(1) && !c.wants(2) {
         // Nobody reads the statistics; their places are filled to keep the fourth output's.
@@ -47,14 +70,16 @@ pub fn skip_layer_norm(c: &mut Cx<'_>) -> R<Vec<V>> {
     Ok(vec![y, mean, inv, sum])
 }
 
-/// `EmbedLayerNormalization`: LayerNorm of word + position + segment embeddings; also the mask's row sums.
+/// `EmbedLayerNormalization`: LayerNorm of word + position + segment embeddings; also how many ones
+/// each row of the mask has, and the sum of the embeddings.
 pub fn embed_layer_norm(c: &mut Cx<'_>) -> R<Vec<V>> {
     let (ids, segments) = (c.input(0)?, c.opt(1));
     let (words, positions, gamma, beta) = (c.input(2)?, c.input(3)?, c.input(5)?, c.input(6)?);
     let (mask, given) = (c.opt(7), c.opt(8));
     let eps = c.float("epsilon", 1e-12)?;
-    if c.int("mask_index_type", 0)? != 0 {
-        return Err("mask_index_type is not supported".into());
+    // Which of two forms the second output has; ONNX Runtime computes one of them.
+    if !matches!(c.int("mask_index_type", 0)?, 0 | 1) {
+        return Err("mask_index_type must be 0 or 1".into());
     }
     let [batch, seq] = ids.shape.clone().try_into().map_err(|_| "input_ids must have rank 2")?;
     let at = match given {
@@ -75,6 +100,8 @@ pub fn embed_layer_norm(c: &mut Cx<'_>) -> R<Vec<V>> {
     let y = layer_norm(c.b, &sum, &gamma, Some(&beta), eps)?;
     let index = match mask {
         Some(m) => {
+            let one = c.b.scalar(m.dtype, 1.0);
+            let m = c.b.compare(CmpOp::Eq, &m, &one)?;
             let m = c.b.cast(DType::I32, &m)?;
             c.b.op(Op::Reduce { op: ReduceOp::Sum, axes: vec![1], keep: false }, &[&m])?
         }

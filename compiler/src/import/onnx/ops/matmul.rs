@@ -91,33 +91,6 @@ pub fn matmul(c: &mut Cx<'_>) -> R<Vec<V>> {
     Ok(vec![product(c.b, &x, &y)?])
 }
 
-/// An 8-bit operand less its zero point, in i32. A rank-1 zero point runs along `axis` from the end.
-fn centred(c: &mut Cx<'_>, x: &V, zero: Option<&V>, column: bool) -> R<V> {
-    let wide = c.b.widen(x)?;
-    let Some(z) = zero else { return Ok(wide) };
-    let mut z = z.clone();
-    if z.rank() == 1 && z.shape[0].as_const() != Some(1) && column {
-        let s = [z.shape[0].clone(), Dim::constant(1)];
-        z = c.b.reshape(&z, &s)?;
-    }
-    let z = c.b.cast(DType::I32, &z)?;
-    if z.as_splat().is_some_and(|s| s.to_int() == 0) {
-        return Ok(wide);
-    }
-    let r = c.b.binary(BinaryOp::Sub, &wide, &z)?;
-    c.b.reshape(&r, &x.shape)
-}
-
-/// `MatMulInteger`: 8-bit operands, i32 sums.
-pub fn integer(c: &mut Cx<'_>) -> R<Vec<V>> {
-    let (x, y) = (c.input(0)?, c.input(1)?);
-    let (zx, zy) = (c.opt(2), c.opt(3));
-    // x's zero points go with its rows, y's with its columns.
-    let x = centred(c, &x, zx.as_ref(), true)?;
-    let y = centred(c, &y, zy.as_ref(), false)?;
-    Ok(vec![product(c.b, &x, &y)?])
-}
-
 /// `Gemm`: alpha · A' · B' + beta · C.
 pub fn gemm(c: &mut Cx<'_>) -> R<Vec<V>> {
     let (mut x, y) = (c.input(0)?, c.input(1)?);

@@ -11,12 +11,15 @@ mod einsum;
 mod elementwise;
 mod fused;
 mod gather;
+mod integer;
 mod matmul;
 mod movement;
+mod n_bits;
 mod norm;
 mod pad;
 mod quant;
 mod reduce;
+mod rotary;
 mod scatter;
 mod shape;
 mod softmax;
@@ -45,7 +48,7 @@ fn standard(op: &str) -> Option<Lower> {
         "And" => |c| elementwise::binary(c, BinaryOp::And),
         "ArgMax" => |c| reduce::arg(c, false),
         "ArgMin" => |c| reduce::arg(c, true),
-        "Attention" => attention::standard,
+        "Attention" => attention::standard::attention,
         "BitShift" => elementwise::bit_shift,
         "BitwiseAnd" => |c| elementwise::binary(c, BinaryOp::And),
         "BitwiseNot" => |c| elementwise::unary(c, UnaryOp::Not),
@@ -97,7 +100,7 @@ fn standard(op: &str) -> Option<Lower> {
         "LogSoftmax" => |c| softmax::softmax(c, true),
         "LpNormalization" => norm::lp,
         "MatMul" => matmul::matmul,
-        "MatMulInteger" => matmul::integer,
+        "MatMulInteger" => integer::matmul_integer,
         "Max" => |c| elementwise::variadic(c, BinaryOp::Max),
         "Mean" => elementwise::mean,
         "Min" => |c| elementwise::variadic(c, BinaryOp::Min),
@@ -112,6 +115,7 @@ fn standard(op: &str) -> Option<Lower> {
         "PRelu" => activation::prelu,
         "Pad" => pad::pad,
         "Pow" => elementwise::pow,
+        "QLinearMatMul" => integer::qlinear,
         "QuantizeLinear" => quant::quantize,
         "RMSNormalization" => norm::rms,
         "Range" => shape::range,
@@ -128,6 +132,7 @@ fn standard(op: &str) -> Option<Lower> {
         "ReduceSumSquare" => |c| reduce::reduce(c, reduce::Kind::SumSquare),
         "Relu" => |c| elementwise::unary(c, UnaryOp::Relu),
         "Reshape" => movement::reshape,
+        "RotaryEmbedding" => rotary::standard,
         "Round" => |c| elementwise::unary(c, UnaryOp::Round),
         "Scatter" | "ScatterElements" => scatter::elements,
         "ScatterND" => scatter::nd,
@@ -135,6 +140,8 @@ fn standard(op: &str) -> Option<Lower> {
         "Shape" => shape::shape,
         "Sigmoid" => |c| elementwise::unary(c, UnaryOp::Sigmoid),
         "Sign" => |c| elementwise::unary(c, UnaryOp::Sign),
+        // Of no opset: ONNX Runtime writes it under the default domain.
+        "SimplifiedLayerNormalization" => norm::rms,
         "Sin" => |c| elementwise::unary(c, UnaryOp::Sin),
         "Size" => shape::size,
         "Slice" => movement::slice,
@@ -162,15 +169,23 @@ fn standard(op: &str) -> Option<Lower> {
 
 fn microsoft(op: &str) -> Option<Lower> {
     Some(match op {
-        "Attention" => attention::microsoft,
+        "Attention" => attention::microsoft::attention,
         "BiasGelu" => fused::bias_gelu,
         "DequantizeLinear" => quant::dequantize,
+        "DynamicQuantizeMatMul" => integer::dynamic,
         "EmbedLayerNormalization" => fused::embed_layer_norm,
         "FastGelu" => fused::fast_gelu,
         "Gelu" => |c| elementwise::unary(c, UnaryOp::Gelu),
+        "MatMulIntegerToFloat" => integer::to_float,
+        "MatMulNBits" => n_bits::matmul_n_bits,
+        "MultiHeadAttention" => attention::multi_head::multi_head,
+        "QAttention" => attention::microsoft::quantised,
         "QuantizeLinear" => quant::quantize,
         "QuickGelu" => fused::quick_gelu,
+        "RotaryEmbedding" => rotary::microsoft,
+        "SimplifiedLayerNormalization" => norm::rms,
         "SkipLayerNormalization" => fused::skip_layer_norm,
+        "SkipSimplifiedLayerNormalization" => fused::skip_rms,
         _ => return None,
     })
 }

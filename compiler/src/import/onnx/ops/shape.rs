@@ -5,12 +5,16 @@ use bertc_ir::{BinaryOp, CmpOp, DType, Dim, Scalar, Tensor};
 use crate::import::onnx::build::overflow;
 use crate::import::onnx::cx::Cx;
 use crate::import::onnx::proto::attribute_proto::AttributeType;
+use crate::import::onnx::tensor::integer;
 use crate::import::onnx::value::{Affine, R, SYM_LIMIT, Stop, V, Val};
 
 /// `Constant`, in any of its forms.
 pub fn constant(c: &mut Cx<'_>) -> R<Vec<V>> {
     let t = if let Some(t) = c.tensor("value")? {
-        t
+        let bits = c.attr("value", AttributeType::Tensor)?.and_then(|a| a.t.as_ref()?.data_type);
+        let v = Val::constant(t);
+        v.narrow.set(bits.and_then(|n| integer(n).ok()).map_or(0, |n| n.bits));
+        return Ok(vec![v]);
     } else if c.has("value_int") {
         Tensor::scalar(DType::I64, Scalar::Int(c.int("value_int", 0)?.into()))
     } else if c.has("value_float") {
