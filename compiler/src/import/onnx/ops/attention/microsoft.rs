@@ -61,7 +61,11 @@ pub(super) fn over(b: &mut Builder, o: &Options, [q, k, v]: [V; 3], x: Extras) -
         let hidden = b.scalar(q.dtype, lowest(q.dtype));
         mask = Some(b.select(&seen, &kept, &hidden)?);
     }
-    let bias: Vec<V> = mask.into_iter().chain(x.bias).collect();
+    // One sum, as in ONNX Runtime: scores below -10000 have few digits left.
+    let bias: Vec<V> = match (x.bias, mask) {
+        (Some(x), Some(m)) => vec![b.binary(BinaryOp::Add, &x, &m)?],
+        (x, m) => x.into_iter().chain(m).collect(),
+    };
     let scale = scale_or(b, o.scale, &q.shape[3])?;
     let between = Between { scale, softcap: 0.0, bias: &bias, empty_is_zero: false, precision: None };
     let a = attend(b, [&q, &k, &v], &between)?;
