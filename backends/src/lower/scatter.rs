@@ -126,9 +126,9 @@ pub fn nd(c: &mut Ctx, combine: Option<BinaryOp>, data: &Operand, indices: &Oper
     loop_over(c, zero, count, 1, |c, t| {
         let at = c.mul_add(zero, t, &Dim::constant(k as i64));
         let (mut to, mut bad) = (zero, None);
-        for j in 0..k {
-            let (i, outside) = index(c, idx, at, j as i64, &data.shape[j]);
-            to = c.mul_add(to, i, &st[j]);
+        for (j, (size, stride)) in data.shape[..k].iter().zip(&st).enumerate() {
+            let (i, outside) = index(c, idx, at, j as i64, size);
+            to = c.mul_add(to, i, stride);
             bad = Some(bad.map_or(outside, |b| c.b.bin(Bin::Or, b, outside)));
         }
         let Some(bad) = bad else { return };
