@@ -84,8 +84,8 @@ pub fn tensor(t: &TensorProto, external: &mut External) -> Result<Tensor, String
     let mut bytes =
         shape.iter().try_fold(dtype.size(), |a, &d| a.checked_mul(d)).ok_or("its size overflows 64 bits")?;
     let elements = bytes;
-    if bits > 0 {
-        bytes = bytes.div_ceil(usize::from(8 / bits));
+    if let Some(each) = 8u8.checked_div(bits) {
+        bytes = bytes.div_ceil(each.into());
     }
     let data = if t.data_location() == tensor_proto::DataLocation::External {
         external_data(t, bytes as u64, external)?
