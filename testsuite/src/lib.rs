@@ -1,6 +1,7 @@
 //! Tests of the bertc compiler: models with golden outputs, compiled, linked with a C driver, and run natively or
 //! under emulation.
 
+pub mod conformance;
 pub mod end_to_end;
 pub mod filetest;
 pub mod golden;

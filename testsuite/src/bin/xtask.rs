@@ -3,6 +3,11 @@
 //! `stub [--target x86_64|aarch64|TRIPLE] [--out FILE]` builds the runtime stub for a target, by default for this
 //! machine, into `libbertc_rt-TRIPLE.a`. It takes the target's `core` that is installed for `rustc` (the variable
 //! `RUSTC`), or else builds `core` from its source, where that is installed (`rustup component add rust-src`).
+//!
+//! `conformance [--data FOLDER] [--filter PART] [--target x86_64|aarch64] [-O N] [--update]` runs ONNX's backend node tests
+//! through compiled code, and compares with the list of expected failures in `testsuite/conformance`. Without a folder of
+//! tests it makes them, with the `onnx` package for Python in a virtual environment of its own. On AArch64 it is one test
+//! in eight, under qemu. `--update` writes `docs/coverage.md`; without it, a page that is out of date is an error.
 
 // It speaks to people on the standard output.
 #![allow(clippy::print_stdout)]
@@ -13,18 +18,39 @@ mod stub;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-const USAGE: &str = "usage: cargo xtask stub [--target x86_64|aarch64|TRIPLE] [--out FILE]";
+use bertc_testsuite::conformance;
+use clap::{Parser, Subcommand};
+
+/// Jobs of the project that are no tests.
+#[derive(Parser)]
+#[command(name = "cargo xtask", disable_help_subcommand = true)]
+struct Args {
+    #[command(subcommand)]
+    job: Job,
+}
+
+#[derive(Subcommand)]
+enum Job {
+    /// Build the runtime stub for a target.
+    Stub {
+        /// x86_64, aarch64 or a triple; by default, this machine.
+        #[arg(long)]
+        target: Option<String>,
+        /// By default libbertc_rt-TRIPLE.a.
+        #[arg(long)]
+        out: Option<PathBuf>,
+    },
+    /// Run ONNX's backend node tests through compiled code.
+    Conformance(conformance::Options),
+    #[command(hide = true)]
+    ConformanceChild { data: PathBuf, library: PathBuf, names: Vec<String> },
+}
 
 fn main() -> ExitCode {
-    let args: Vec<String> = std::env::args().skip(1).collect();
-    let result = match args.first().map(String::as_str) {
-        Some("stub") => build_stub(&args[1..]),
-        Some("help" | "--help" | "-h") => {
-            println!("{USAGE}");
-            Ok(())
-        }
-        Some(other) => Err(format!("unknown job '{other}'\n{USAGE}")),
-        None => Err(USAGE.to_owned()),
+    let result = match Args::parse().job {
+        Job::Stub { target, out } => build_stub(target.as_deref(), out),
+        Job::Conformance(options) => conformance::run_job(&options),
+        Job::ConformanceChild { data, library, names } => conformance::child(&data, &library, &names),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -35,19 +61,9 @@ fn main() -> ExitCode {
     }
 }
 
-fn build_stub(args: &[String]) -> Result<(), String> {
-    let (mut target, mut out) = (None, None);
-    let mut args = args.iter();
-    while let Some(arg) = args.next() {
-        let slot = match arg.as_str() {
-            "--target" => &mut target,
-            "--out" => &mut out,
-            _ => return Err(format!("unexpected '{arg}'\n{USAGE}")),
-        };
-        *slot = Some(args.next().ok_or_else(|| format!("{arg} needs a value\n{USAGE}"))?.clone());
-    }
-    let target = rustc_target(target.as_deref());
-    let out = PathBuf::from(out.unwrap_or_else(|| format!("libbertc_rt-{target}.a")));
+fn build_stub(target: Option<&str>, out: Option<PathBuf>) -> Result<(), String> {
+    let target = rustc_target(target);
+    let out = out.unwrap_or_else(|| PathBuf::from(format!("libbertc_rt-{target}.a")));
 
     let folder = tempfile::tempdir().map_err(|why| format!("making a temporary folder: {why}"))?;
     let object = folder.path().join("bertc_rt.o");

@@ -57,6 +57,18 @@ pub struct Imported {
 /// Oldest and newest version of the default operator set that is understood.
 pub const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 
+/// The operators that can be imported: domains, each with its operators by name.
+pub fn operators() -> Vec<(&'static str, Vec<&'static str>)> {
+    let names = |(domain, all): (&'static str, &[(&'static str, _)])| {
+        // Of nodes with bodies the walk over the model takes care.
+        let more = Some("If").filter(|_| domain.is_empty());
+        let mut names: Vec<&str> = all.iter().map(|(name, _)| *name).chain(more).collect();
+        names.sort_unstable();
+        (domain, names)
+    };
+    ops::OPERATORS.into_iter().map(names).collect()
+}
+
 /// The note of a diagnostic that should have been a better one.
 pub const INVALID: &str =
     "what was imported is not valid tensor IR: the importer should have told more; please report it";
