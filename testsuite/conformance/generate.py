@@ -61,7 +61,7 @@ def array(value):
         value = numpy_helper.to_array(value)
     if not isinstance(value, (numpy.ndarray, numpy.generic)):
         return None
-    value = numpy.asarray(value)
+    value = numpy.array(value, order="C")
     if value.dtype.name == "bfloat16":
         return value.view(numpy.uint16)
     return value if value.dtype in PLAIN else None

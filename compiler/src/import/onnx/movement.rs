@@ -90,7 +90,10 @@ impl Builder {
                 let coef = perm.iter().map(|&p| a.coef[p].clone()).collect();
                 Ok(Val::affine_of(x.dtype, shape, Affine { base: a.base.clone(), coef }))
             }
-            _ => self.op(Op::Transpose { perm: perm.to_vec() }, &[x]),
+            _ => match transposed_elements(x, perm) {
+                Some(e) => Ok(Val::sym(x.dtype, shape, e)),
+                None => self.op(Op::Transpose { perm: perm.to_vec() }, &[x]),
+            },
         }
     }
 
@@ -320,4 +323,14 @@ fn gather_elements(e: &[Dim], dims: &[usize], idx: &[i64], axis: usize) -> R<Vec
         }
     }
     Ok(out)
+}
+
+/// The elements of a small tensor of known integers with its dims in another order.
+fn transposed_elements(x: &V, perm: &[usize]) -> Option<Vec<Dim>> {
+    let (elements, dims) = (x.as_sym()?, const_dims(&x.shape)?);
+    let stride = |axis: usize| dims[axis + 1..].iter().product::<usize>();
+    let from = perm.iter().fold(vec![0], |at, &axis| {
+        at.into_iter().flat_map(|first| (0..dims[axis]).map(move |i| first + i * stride(axis))).collect()
+    });
+    from.into_iter().map(|i| elements.get(i).cloned()).collect()
 }
