@@ -54,16 +54,18 @@ pub fn run_job(o: &Options) -> Result<(), String> {
         all = all.into_iter().step_by(SAMPLE).collect();
     }
     let outcomes = if emulated { run_emulated(&data, &all)? } else { run(&data, &all, o.level)? };
+    let mut text = String::new();
     if o.verbose {
         for (name, result) in &outcomes {
-            println!("{name}: {}", result.as_ref().err().map_or("ok", String::as_str));
+            text += &format!("{name}: {}\n", result.as_ref().err().map_or("ok", String::as_str));
         }
     }
     let expected = expected_failures()?;
     let whole = o.filter.is_empty() && !emulated;
     let mut wrong = unexpected(&outcomes, &expected, whole);
     let passed = outcomes.values().filter(|r| r.is_ok()).count();
-    println!("{passed} of {} tests pass on {}", outcomes.len(), o.target);
+    text += &format!("{passed} of {} tests pass on {}\n", outcomes.len(), o.target);
+    bertc::output::to_stdout(text.as_bytes()).map_err(|d| d.to_string())?;
     if whole && wrong.is_empty() {
         wrong.extend(page(&report::page(&all, &outcomes, &expected), o.update)?);
     }
