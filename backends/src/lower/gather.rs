@@ -10,9 +10,8 @@ use crate::plan::Arg;
 
 type Tasks = Option<Vec<(Dim, i64)>>;
 
-/// Loads an index, counts negative ones from the end, and sets the error flag where it is out of range: then 0 is
-/// used, so that nothing is read out of bounds.
-pub fn checked_index(c: &mut Ctx, idx: usize, at: Reg, offset: i64, size: &Dim) -> Reg {
+/// Loads an index and counts negative ones from the end; the index, and whether it is out of range.
+pub fn index(c: &mut Ctx, idx: usize, at: Reg, offset: i64, size: &Dim) -> (Reg, Reg) {
     let i = c.b.load(idx, at, offset, 1);
     let i = if c.b.ty(i).elem == Elem::I32 { c.b.convert(i, Elem::I64) } else { i };
     let (zero, n) = (c.b.int(0), c.dim(size));
@@ -20,7 +19,15 @@ pub fn checked_index(c: &mut Ctx, idx: usize, at: Reg, offset: i64, size: &Dim) 
     let from_end = c.b.add(i, n);
     let i = c.b.select(negative, from_end, i);
     let bad = c.b.cmp_sign(CmpOp::Ge, true, i, n);
+    (i, bad)
+}
+
+/// Loads an index, counts negative ones from the end, and sets the error flag where it is out of range: then 0 is
+/// used, so that nothing is read out of bounds.
+pub fn checked_index(c: &mut Ctx, idx: usize, at: Reg, offset: i64, size: &Dim) -> Reg {
+    let (i, bad) = index(c, idx, at, offset, size);
     when(c, bad, |c| c.b.fail());
+    let zero = c.b.int(0);
     c.b.select(bad, zero, i)
 }
 

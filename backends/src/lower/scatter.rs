@@ -1,11 +1,11 @@
 //! Scatters: changes of a tensor at the places that indices name, one after the other where these repeat.
 
 use bertc_ir::kernel::{Bin, Elem, Reg, Un};
-use bertc_ir::{BinaryOp, CmpOp, DType, Diag, Dim, Op, ValueId};
+use bertc_ir::{BinaryOp, DType, Diag, Dim, Op, ValueId};
 
 use super::ctx::Ctx;
 use super::elementwise::binary;
-use super::gather::Operand;
+use super::gather::{Operand, index};
 use super::nest::{loop_over, scalar_nest, strides, vector_end, when};
 use super::rows::axis_base;
 use super::{LANES, Lowering};
@@ -42,19 +42,6 @@ impl Lowering<'_> {
 
 /// Elements of a part that a task changes: each task goes through all indices.
 const PART: i64 = 4096;
-
-/// Loads an index and counts negative ones from the end; the index, and whether it is out of range. Other than a gather, a
-/// scatter has no element that it may use in place of a missing one.
-fn index(c: &mut Ctx, idx: usize, at: Reg, offset: i64, size: &Dim) -> (Reg, Reg) {
-    let i = c.b.load(idx, at, offset, 1);
-    let i = if c.b.ty(i).elem == Elem::I32 { c.b.convert(i, Elem::I64) } else { i };
-    let (zero, n) = (c.b.int(0), c.dim(size));
-    let negative = c.b.cmp(CmpOp::Lt, i, zero);
-    let from_end = c.b.add(i, n);
-    let i = c.b.select(negative, from_end, i);
-    let bad = c.b.cmp_sign(CmpOp::Ge, true, i, n);
-    (i, bad)
-}
 
 /// Runs `body` unless `bad`, which fails.
 fn unless(c: &mut Ctx, bad: Reg, body: impl FnOnce(&mut Ctx)) {
