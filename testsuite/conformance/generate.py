@@ -9,8 +9,8 @@ operator, the tolerances, and the inputs that became constants.
 bertc compiles shapes ahead of time, so what decides a shape can't be an input of the compiled code. Where a test has it as one
 (COMPILE_TIME), its value moves into the model as an initializer, which is how exporters write it.
 
-bfloat16 is written as its bits in uint16. Types that NumPy files can't say have no NAME.npz; compiling such a model fails, which is
-the test's result.
+bfloat16 is written as its bits in uint16, floats of 8 and 4 bits as their codes in uint8, integers of 4 and 2 bits in 8. Types that
+NumPy files can't say have no NAME.npz; compiling such a model fails, which is the test's result.
 """
 
 import pathlib
@@ -64,6 +64,12 @@ def array(value):
     value = numpy.array(value, order="C")
     if value.dtype.name == "bfloat16":
         return value.view(numpy.uint16)
+    if value.dtype.name.startswith(("float8", "float4")):
+        return value.view(numpy.uint8)
+    if value.dtype.name in ("int4", "int2"):
+        return value.astype(numpy.int8)
+    if value.dtype.name in ("uint4", "uint2"):
+        return value.astype(numpy.uint8)
     return value if value.dtype in PLAIN else None
 
 

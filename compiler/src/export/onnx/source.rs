@@ -9,7 +9,7 @@ use prost::Message;
 
 use crate::import::onnx::load::{External, map_file};
 use crate::import::onnx::proto::ModelProto;
-use crate::import::onnx::tensor::tensor;
+use crate::import::onnx::tensor::constant;
 
 /// The initializers of a model, by name.
 #[derive(Debug, Default)]
@@ -39,9 +39,11 @@ impl Source {
                     source.files.push(file);
                 }
             }
-            if let Ok(found) = tensor(t, &mut external) {
+            if let Ok(v) = constant(t, &mut external)
+                && let Some(found) = v.as_const()
+            {
                 at.insert(t.name(), source.initializers.len());
-                source.initializers.push((t.name().to_string(), found));
+                source.initializers.push((t.name().to_string(), found.clone()));
             }
         }
         for n in &graph.node {

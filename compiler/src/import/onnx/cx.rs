@@ -9,7 +9,7 @@ use super::load::External;
 use super::proto::attribute_proto::AttributeType;
 use super::proto::{AttributeProto, NodeProto};
 use super::run::find;
-use super::tensor::tensor;
+use super::tensor::constant;
 use super::value::{R, Stop, V};
 
 /// A node with everything that its lowering may look at.
@@ -115,10 +115,10 @@ impl<'a> Cx<'a> {
     }
 
     /// A tensor attribute.
-    pub fn tensor(&mut self, name: &'a str) -> R<Option<Tensor>> {
+    pub fn tensor(&mut self, name: &'a str) -> R<Option<V>> {
         let Some(a) = self.attr(name, AttributeType::Tensor)? else { return Ok(None) };
         let t = a.t.as_ref().ok_or("a tensor attribute is empty")?;
-        Ok(Some(tensor(t, self.external)?))
+        Ok(Some(constant(t, self.external)?))
     }
 
     /// Fails if an attribute was not looked at: it may change what the node computes.

@@ -16,7 +16,9 @@ mod movement;
 mod ops;
 pub(crate) mod proto;
 mod run;
+mod small;
 pub(crate) mod tensor;
+mod unsupported;
 mod value;
 mod widen;
 

@@ -15,8 +15,10 @@ use super::load::External;
 use super::ops;
 use super::proto::tensor_shape_proto::dimension::Value as DimValue;
 use super::proto::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
-use super::tensor::{dtype, integer, tensor};
-use super::value::{R, Stop, V, Val};
+use super::small::Small;
+use super::tensor::{Element, constant};
+use super::unsupported::{self, grouped};
+use super::value::{R, Stop, V};
 pub use bodies::find;
 use bodies::{Call, Functions};
 
@@ -107,7 +109,7 @@ pub fn run(
         r.b.graph.remove_dead();
         Ok((r.b.graph, r.b.notes))
     } else {
-        Err(Failure::Diags(r.errors))
+        Err(Failure::Diags(grouped(r.errors)))
     }
 }
 
@@ -120,6 +122,17 @@ fn bad_name<'a>(what: &str, name: &'a str, seen: &mut BTreeSet<&'a str>) -> Opti
     } else {
         None
     }
+}
+
+/// How messages name the version of an operator set.
+fn version(opset: Option<i64>) -> String {
+    opset.map_or_else(String::new, |v| format!(" (opset {v})"))
+}
+
+/// What a port of a type that the IR doesn't have is instead.
+fn small_port(what: &str, name: &str, s: Small) -> String {
+    let held = if s.is_float() { "codes" } else { "integers" };
+    format!("{what} '{name}' of {} is a tensor of {} in compiled code: {held}, one a byte", s.name(), s.dtype())
 }
 
 /// `name` with everything that an identifier can't have replaced by `_`.
@@ -161,9 +174,13 @@ impl<'a> Run<'a> {
                 continue;
             }
             match self.input_type(i, opts, subst, &pins) {
-                Ok(ty) => {
+                Ok((ty, small)) => {
                     let id = self.b.graph.add_input(i.name(), ty);
                     let v = self.b.wrap(id);
+                    v.small.set(small);
+                    if let Some(s) = small {
+                        self.b.notes.push(small_port("input", i.name(), s));
+                    }
                     self.scope.values.insert(i.name(), v);
                 }
                 Err(m) => {
@@ -207,9 +224,9 @@ impl<'a> Run<'a> {
         opts: &ImportOptions,
         subst: &BTreeMap<String, Replacement>,
         pins: &BTreeMap<String, i64>,
-    ) -> Result<TensorType, String> {
+    ) -> Result<(TensorType, Option<Small>), String> {
         let t = tensor_type(i).ok_or("only tensors are supported")?;
-        let dtype = dtype(t.elem_type())?;
+        let Element { dtype, small } = Element::of(t.elem_type())?;
         if t.shape.is_none() {
             return Err("its rank is unknown".to_string());
         }
@@ -267,7 +284,7 @@ impl<'a> Run<'a> {
         }
         let ty = TensorType::new(dtype, shape);
         bertc_ir::infer::check_type(&ty, &self.b.graph.symbols)?;
-        Ok(ty)
+        Ok((ty, small))
     }
 
     fn nodes(&mut self, nodes: &'a [NodeProto]) -> Result<(), Failure> {
@@ -281,17 +298,24 @@ impl<'a> Run<'a> {
         let name = self.calls.iter().rev().fold(name, |name, call| format!("{}/{name}", call.name));
         self.b.loc = Loc::node(name, op).output(n.output.first().map_or("", String::as_str));
         // What a failed node feeds fails for no reason of its own.
-        let poisoned = n.input.iter().any(|i| self.scope.poisoned.contains(i.as_str()));
-        // An operator that doesn't exist here is reported even then: all of them at once.
+        let mut poisoned = n.input.iter().any(|i| self.scope.poisoned.contains(i.as_str()));
         let known = ops::find(domain, n.op_type());
         let opset = self.opset.get(domain).copied();
+        let is_if = domain.is_empty() && n.op_type() == "If";
+        let is_call = self.functions.find(domain, n).is_some();
         let result = match (known, opset) {
-            _ if domain.is_empty() && n.op_type() == "If" && !poisoned => return self.branch(n),
-            _ if self.functions.find(domain, n).is_some() && !poisoned => return self.call(domain, n),
-            (None, _) => Err(Stop::from("the operator is not supported")),
-            (_, None) => Err(Stop::Fail(format!("the model names no version of the operator set '{domain}'"))),
-            (Some(_), _) if poisoned => Ok(Vec::new()),
-            (Some(f), Some(v)) => self.lower(n, f, v),
+            _ if is_if && !poisoned => return self.branch(n),
+            _ if is_call && !poisoned => return self.call(domain, n),
+            // An operator that doesn't exist here is reported even behind a failed node: all of them at once.
+            (None, _) if !is_if && !is_call => {
+                let d = unsupported::operator(domain, n.op_type(), &version(opset));
+                self.errors.push(d.at(self.b.loc.clone()));
+                poisoned = true;
+                Ok(Vec::new())
+            }
+            (Some(_), None) => Err(Stop::Fail(format!("the model names no version of the operator set '{domain}'"))),
+            (Some(f), Some(v)) if !poisoned => self.lower(n, f, v),
+            _ => Ok(Vec::new()),
         };
         let ok = match result {
             Ok(outs) if !poisoned => {
@@ -323,16 +347,18 @@ impl<'a> Run<'a> {
         for i in &n.input {
             ins.push(self.optional(i)?);
         }
-        let narrow = ins.iter().flatten().find(|v| v.narrow.get() != 0).cloned();
+        let small = ins.iter().flatten().find_map(|v| v.small.get());
+        if let Some(s) = small
+            && !ops::takes_small(n.op_type())
+        {
+            return Err(Stop::Fail(format!("operands of {} are not supported", s.name())));
+        }
         let given = self.calls.last().map_or(&[][..], |c| &c.attributes);
         let mut cx = Cx::new(&mut self.b, n, opset, ins, &mut self.external).in_function(given);
         let outs = f(&mut cx)?;
         cx.finish()?;
-        // What only moves integers of few bits gives such; conversions say what they give.
-        if let Some(x) = narrow.filter(|_| !matches!(n.op_type(), "Cast" | "CastLike")) {
-            for o in outs.iter().filter(|o| o.dtype == x.dtype) {
-                o.narrow.set(x.narrow.get());
-            }
+        if let Some(s) = small.filter(|_| ops::moves(n.op_type())) {
+            outs.iter().for_each(|o| o.small.set(Some(s)));
         }
         Ok(outs)
     }
@@ -343,10 +369,7 @@ impl<'a> Run<'a> {
         }
         let t = self.scope.initializers.get(name);
         let t = t.ok_or_else(|| Stop::Fail(format!("value '{name}' is used before it is defined")))?;
-        let bits = integer(t.data_type()).map_or(0, |n| n.bits);
-        let t = tensor(t, &mut self.external).map_err(|m| Stop::Fail(format!("initializer '{name}': {m}")))?;
-        let v = Val::constant(t);
-        v.narrow.set(bits);
+        let v = constant(t, &mut self.external).map_err(|m| Stop::Fail(format!("initializer '{name}': {m}")))?;
         self.scope.values.insert(name, v.clone());
         Ok(v)
     }
@@ -365,9 +388,11 @@ impl<'a> Run<'a> {
                 continue;
             }
             self.b.loc = Loc::Unknown;
-            let v = self.value(o.name()).and_then(|v| match v.narrow.get() {
-                0 => self.b.get(&v),
-                bits => Err(Stop::Fail(format!("integers of {bits} bits are not supported as a result"))),
+            let v = self.value(o.name()).and_then(|v| {
+                if let Some(s) = v.small.get() {
+                    self.b.notes.push(small_port("output", o.name(), s));
+                }
+                self.b.get(&v)
             });
             match v {
                 Ok(id) => self.b.graph.add_output(o.name(), id),
@@ -382,8 +407,7 @@ impl<'a> Run<'a> {
     fn fail(&mut self, e: Stop, opset: Option<i64>) -> Result<(), Failure> {
         match e {
             Stop::Fail(m) => {
-                let opset = opset.map_or_else(String::new, |v| format!(" (opset {v})"));
-                self.errors.push(Diag::new(format!("{m}{opset}")).at(self.b.loc.clone()));
+                self.errors.push(Diag::new(format!("{m}{}", version(opset))).at(self.b.loc.clone()));
                 Ok(())
             }
             Stop::Equate(from, to) => {

@@ -1,15 +1,19 @@
-//! Constant tensors: `TensorProto` to [`Tensor`], raw, typed or external.
+//! Element types, and constants: `TensorProto`, raw, typed or external.
+
+use std::fmt;
 
 use bertc_ir::{DType, Tensor};
 use bytes::Bytes;
 
 use super::load::External;
 use super::proto::{TensorProto, tensor_proto};
+use super::small::Small;
+use super::value::{V, Val};
 
 /// The element type with ONNX number `n`.
 ///
 /// # Errors
-/// Types that tensors of the IR can't have (strings, complex numbers, 8-bit and narrower floats, 4-bit integers).
+/// Types that tensors of the IR can't have (strings, complex numbers, and those of [`Small`]).
 pub fn dtype(n: i32) -> Result<DType, String> {
     use tensor_proto::DataType as T;
     Ok(match T::try_from(n) {
@@ -31,48 +35,61 @@ pub fn dtype(n: i32) -> Result<DType, String> {
     })
 }
 
-/// An integer type that may have fewer bits than the IR's type that holds it.
+/// An element type of ONNX.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub struct Narrow {
-    /// The IR's type.
+pub struct Element {
+    /// The IR's type of such tensors.
     pub dtype: DType,
-    /// Its bits where these are fewer; else 0.
-    pub bits: u8,
+    /// What the type is if the IR doesn't have it.
+    pub small: Option<Small>,
 }
 
-impl Narrow {
-    /// Smallest and largest value.
+impl Element {
+    /// The type with ONNX number `n`.
+    ///
+    /// # Errors
+    /// Strings, complex numbers, numbers that name no type.
+    pub fn of(n: i32) -> Result<Self, String> {
+        let small = Small::of(n);
+        Ok(Element { dtype: small.map_or_else(|| dtype(n), |s| Ok(s.dtype()))?, small })
+    }
+
+    /// The same for an attribute.
+    ///
+    /// # Errors
+    /// As [`Element::of`].
+    pub fn of_attribute(n: i64) -> Result<Self, String> {
+        Element::of(i32::try_from(n).map_err(|_| format!("element type {n} is unknown"))?)
+    }
+
+    /// What a value's elements are.
+    pub fn of_value(v: &V) -> Self {
+        Element { dtype: v.dtype, small: v.small.get() }
+    }
+
+    /// Smallest and largest value of an integer type.
     pub fn range(&self) -> (i128, i128) {
-        let bits = match self.bits {
-            0 => 8 * self.dtype.size() as u32,
-            n => n.into(),
-        };
+        let bits = self.small.map_or(8 * self.dtype.size() as u32, |s| s.bits().into());
         if self.dtype.is_signed_int() { (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) }
     }
 }
 
-/// The type with ONNX number `n`; integers of 4 and 2 bits are held in 8.
-///
-/// # Errors
-/// As [`dtype`].
-pub fn integer(n: i32) -> Result<Narrow, String> {
-    use tensor_proto::DataType as T;
-    let (dtype, bits) = match T::try_from(n) {
-        Ok(T::Int4) => (DType::I8, 4),
-        Ok(T::Uint4) => (DType::U8, 4),
-        Ok(T::Int2) => (DType::I8, 2),
-        Ok(T::Uint2) => (DType::U8, 2),
-        _ => (dtype(n)?, 0),
-    };
-    Ok(Narrow { dtype, bits })
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.small {
+            Some(s) => f.write_str(&s.name()),
+            None => self.dtype.fmt(f),
+        }
+    }
 }
 
-/// The tensor of a `TensorProto`. Raw and external data are slices of the file's map, not copies.
+/// The constant of a `TensorProto`. Raw and external data are slices of the file's map, not copies.
 ///
 /// # Errors
 /// What is wrong with it: type, dims, data of another size, external data out of reach.
-pub fn tensor(t: &TensorProto, external: &mut External) -> Result<Tensor, String> {
-    let Narrow { dtype, bits } = integer(t.data_type())?;
+pub fn constant(t: &TensorProto, external: &mut External) -> Result<V, String> {
+    let Element { dtype, small } = Element::of(t.data_type())?;
+    let bits = small.map_or(8, |s| s.bits());
     let shape: Vec<usize> = (t.dims.iter().map(|&d| usize::try_from(d)).collect::<Result<_, _>>())
         .map_err(|_| format!("dims {:?} are negative", t.dims))?;
     if shape.len() > bertc_ir::infer::MAX_RANK {
@@ -84,8 +101,8 @@ pub fn tensor(t: &TensorProto, external: &mut External) -> Result<Tensor, String
     let mut bytes =
         shape.iter().try_fold(dtype.size(), |a, &d| a.checked_mul(d)).ok_or("its size overflows 64 bits")?;
     let elements = bytes;
-    if let Some(each) = 8u8.checked_div(bits) {
-        bytes = bytes.div_ceil(each.into());
+    if bits < 8 {
+        bytes = bytes.div_ceil(usize::from(8 / bits));
     }
     let data = if t.data_location() == tensor_proto::DataLocation::External {
         external_data(t, bytes as u64, external)?
@@ -101,10 +118,14 @@ pub fn tensor(t: &TensorProto, external: &mut External) -> Result<Tensor, String
         data
     };
     let found = data.len();
-    let data = if bits > 0 && found == bytes { unpacked(&data, elements, bits, dtype) } else { data };
-    Tensor::new(dtype, shape, data)
-        .filter(|_| found == bytes)
-        .ok_or_else(|| format!("dims {:?} of {dtype} need {bytes} bytes, the file has {found}", t.dims))
+    let data = if bits < 8 && found == bytes { unpacked(&data, elements, bits, dtype) } else { data };
+    let t = Tensor::new(dtype, shape, data).filter(|_| found == bytes).ok_or_else(|| {
+        let element = Element { dtype, small };
+        format!("dims {:?} of {element} need {bytes} bytes, the file has {found}", t.dims)
+    })?;
+    let v = Val::constant(t);
+    v.small.set(small);
+    Ok(v)
 }
 
 /// Elements of fewer than 8 bits, the first in the lowest bits of a byte, as one byte each.

@@ -5,6 +5,8 @@ mod dims;
 mod errors;
 mod functions;
 mod ops;
+mod qlinear;
+mod small;
 
 use bertc_ir::eval::{eval, solve_dims};
 use bertc_ir::{Diag, Op, Tensor};
@@ -78,6 +80,18 @@ impl M {
             dims: dims.to_vec(),
             data_type: Some(F32),
             float_data: v.to_vec(),
+            ..Default::default()
+        });
+        self
+    }
+
+    /// A constant of bytes.
+    fn bytes(mut self, name: &str, elem: i32, dims: &[i64], v: &[i16]) -> M {
+        self.graph().initializer.push(TensorProto {
+            name: Some(name.to_string()),
+            dims: dims.to_vec(),
+            data_type: Some(elem),
+            int32_data: v.iter().map(|&v| v.into()).collect(),
             ..Default::default()
         });
         self
@@ -177,7 +191,7 @@ fn typed_and_raw_tensors_agree() {
     let typed = |t: i32, f: fn(&mut TensorProto)| {
         let mut p = TensorProto { dims: vec![2], data_type: Some(t), ..Default::default() };
         f(&mut p);
-        super::tensor::tensor(&p, &mut super::load::External::new(None)).map(|t| t.to_f64_vec())
+        super::tensor::constant(&p, &mut super::load::External::new(None)).map(|v| v.as_const().unwrap().to_f64_vec())
     };
     assert_eq!(typed(F32, |p| p.float_data = vec![1.0, -2.5]).unwrap(), [1.0, -2.5]);
     assert_eq!(typed(10, |p| p.int32_data = vec![0x3c00, 0xc100]).unwrap(), [1.0, -2.5]);

@@ -9,6 +9,8 @@ use std::rc::Rc;
 
 use bertc_ir::{DType, Dim, Scalar, Symbols, Tensor, ValueId};
 
+use super::small::Small;
+
 /// Symbolic tensors have at most this many elements; larger ones are ordinary tensors.
 pub const SYM_LIMIT: usize = 1024;
 
@@ -74,8 +76,8 @@ pub struct Val {
     pub kind: Kind,
     /// The node, once there is one.
     pub node: Cell<Option<ValueId>>,
-    /// Bits of the ONNX type, where it is an integer of fewer bits than the IR's; else 0.
-    pub narrow: Cell<u8>,
+    /// The ONNX type, where the IR doesn't have it.
+    pub small: Cell<Option<Small>>,
 }
 
 /// A shared value.
@@ -84,7 +86,7 @@ pub type V = Rc<Val>;
 impl Val {
     /// A value.
     pub fn new(dtype: DType, shape: Vec<Dim>, kind: Kind) -> V {
-        Rc::new(Val { dtype, shape, kind, node: Cell::new(None), narrow: Cell::new(0) })
+        Rc::new(Val { dtype, shape, kind, node: Cell::new(None), small: Cell::new(None) })
     }
 
     /// A constant.

@@ -3,7 +3,8 @@
 use bertc_ir::{BinaryOp, CmpOp, DType, Scalar, UnaryOp};
 
 use crate::import::onnx::cx::Cx;
-use crate::import::onnx::tensor::dtype;
+use crate::import::onnx::small::{Conversion, Rounding};
+use crate::import::onnx::tensor::Element;
 use crate::import::onnx::value::{R, Stop, V, Val};
 
 /// One operand.
@@ -75,31 +76,30 @@ pub fn pow(c: &mut Cx<'_>) -> R<Vec<V>> {
 
 /// `Cast`.
 pub fn cast(c: &mut Cx<'_>) -> R<Vec<V>> {
-    // Both speak of 8-bit floats only.
-    c.ignore("saturate");
-    c.ignore("round_mode");
-    let to = dtype(i32::try_from(c.int("to", 0)?).unwrap_or(0))?;
-    let x = c.input(0)?;
-    Ok(vec![converted(c, to, &x)?])
+    let (to, x) = (Element::of_attribute(c.int("to", 0)?)?, c.input(0)?);
+    converted(c, to, &x)
 }
 
-/// `x` in another type. Integers of few bits are 8-bit ones from here on, even if they are held in such.
-fn converted(c: &mut Cx<'_>, to: DType, x: &V) -> R<V> {
-    if x.dtype == to && x.narrow.get() != 0 {
-        return Ok(Val::new(to, x.shape.clone(), x.kind.clone()));
-    }
-    c.b.cast(to, x)
+/// `x` in another type.
+fn converted(c: &mut Cx<'_>, to: Element, x: &V) -> R<Vec<V>> {
+    let rounding = match c.string("round_mode", "up")?.as_str() {
+        "up" => Rounding::Up,
+        "down" => Rounding::Down,
+        "nearest" => Rounding::Away,
+        other => return Err(format!("round_mode '{other}' is unknown").into()),
+    };
+    let how = Conversion { saturate: c.flag("saturate", true)?, rounding };
+    let x = x.small.get().map_or_else(|| Ok(x.clone()), |s| s.decode(c.b, x))?;
+    Ok(vec![match to.small {
+        Some(s) => s.encode(c.b, &x, how)?,
+        None => c.b.cast(to.dtype, &x)?,
+    }])
 }
 
 /// `CastLike`.
 pub fn cast_like(c: &mut Cx<'_>) -> R<Vec<V>> {
-    c.ignore("saturate");
-    c.ignore("round_mode");
     let (x, like) = (c.input(0)?, c.input(1)?);
-    if like.narrow.get() != 0 {
-        return Err(format!("a cast to integers of {} bits is not supported", like.narrow.get()).into());
-    }
-    Ok(vec![converted(c, like.dtype, &x)?])
+    converted(c, Element::of_value(&like), &x)
 }
 
 /// `Identity`.

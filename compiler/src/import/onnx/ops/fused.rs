@@ -4,6 +4,7 @@ use bertc_ir::{BinaryOp, CmpOp, DType, Dim, Op, ReduceOp, Scalar, UnaryOp};
 
 use super::activation::sigmoid_gate;
 use super::norm::{layer_norm, root_mean_square, statistics};
+use super::qlinear::number;
 use crate::import::onnx::cx::Cx;
 use crate::import::onnx::value::{Affine, R, V, Val};
 
@@ -73,9 +74,26 @@ pub fn skip_layer_norm(c: &mut Cx<'_>) -> R<Vec<V>> {
 /// `EmbedLayerNormalization`: LayerNorm of word + position + segment embeddings; also how many ones
 /// each row of the mask has, and the sum of the embeddings.
 pub fn embed_layer_norm(c: &mut Cx<'_>) -> R<Vec<V>> {
-    let (ids, segments) = (c.input(0)?, c.opt(1));
-    let (words, positions, gamma, beta) = (c.input(2)?, c.input(3)?, c.input(5)?, c.input(6)?);
-    let (mask, given) = (c.opt(7), c.opt(8));
+    let given = c.opt(8);
+    embedded(c, given, |c, i, at| {
+        let table = c.input(i)?;
+        at.map_or_else(|| Ok(table.clone()), |at| c.b.gather(&table, at, 0))
+    })
+}
+
+/// `QEmbedLayerNormalization`: the same of quantised tables, gamma and beta.
+pub fn quantised_embed_layer_norm(c: &mut Cx<'_>) -> R<Vec<V>> {
+    embedded(c, None, |c, i, at| {
+        // Scales and zero points are in the order of what they are of, which begins at 2.
+        let (table, scale, zero) = (c.input(i)?, c.input(i + 6)?, c.opt(i + 11));
+        let rows = at.map_or_else(|| Ok(table.clone()), |at| c.b.gather(&table, at, 0))?;
+        number(c.b, &rows, &scale, zero.as_ref())
+    })
+}
+
+/// The norm of the embeddings, the number of ones, the sum. `read` gives input `i`, or its rows at indices.
+fn embedded(c: &mut Cx<'_>, given: Option<V>, read: impl Fn(&mut Cx<'_>, usize, Option<&V>) -> R<V>) -> R<Vec<V>> {
+    let (ids, segments, mask) = (c.input(0)?, c.opt(1), c.opt(7));
     let eps = c.float("epsilon", 1e-12)?;
     // Which of two forms the second output has; ONNX Runtime computes one of them.
     if !matches!(c.int("mask_index_type", 0)?, 0 | 1) {
@@ -89,14 +107,13 @@ pub fn embed_layer_norm(c: &mut Cx<'_>) -> R<Vec<V>> {
             Val::affine_of(DType::I64, vec![Dim::constant(1), seq], a)
         }
     };
-    let word = c.b.gather(&words, &ids, 0)?;
-    let position = c.b.gather(&positions, &at, 0)?;
+    let (word, position) = (read(c, 2, Some(&ids))?, read(c, 3, Some(&at))?);
     let mut sum = c.b.binary(BinaryOp::Add, &word, &position)?;
     if let Some(s) = segments {
-        let table = c.input(4)?;
-        let segment = c.b.gather(&table, &s, 0)?;
+        let segment = read(c, 4, Some(&s))?;
         sum = c.b.binary(BinaryOp::Add, &sum, &segment)?;
     }
+    let (gamma, beta) = (read(c, 5, None)?, read(c, 6, None)?);
     let y = layer_norm(c.b, &sum, &gamma, Some(&beta), eps)?;
     let index = match mask {
         Some(m) => {

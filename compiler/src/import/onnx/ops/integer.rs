@@ -12,7 +12,7 @@ use crate::import::onnx::fold::int_range;
 use crate::import::onnx::value::{R, Stop, V};
 
 /// Whether a parameter is one number.
-fn is_single(v: &V) -> bool {
+pub fn is_single(v: &V) -> bool {
     v.shape.iter().all(|d| d.as_const() == Some(1))
 }
 
@@ -31,7 +31,7 @@ fn of_columns(b: &mut Builder, v: &V) -> R<V> {
 }
 
 /// An 8-bit operand less its zero point, in i32.
-fn centred(b: &mut Builder, x: &V, zero: Option<V>) -> R<V> {
+pub fn centred(b: &mut Builder, x: &V, zero: Option<V>) -> R<V> {
     if !matches!(x.dtype, DType::I8 | DType::U8) {
         return Err(format!("an operand of {}, expected 8-bit integers", x.dtype).into());
     }
@@ -118,28 +118,32 @@ pub fn dynamic(c: &mut Cx<'_>) -> R<Vec<V>> {
     Ok(vec![c.b.cast(x.dtype, &y)?])
 }
 
-/// `QLinearMatMul`: round(sums · (scales of both operands / scale of the result)) + zero point, saturated. The quotient of
-/// the scales is rounded before the product, as in ONNX Runtime.
-pub fn qlinear(c: &mut Cx<'_>) -> R<Vec<V>> {
-    let (x, sx, zx, y, sy, zy) = (c.input(0)?, c.input(1)?, c.input(2)?, c.input(3)?, c.input(4)?, c.input(5)?);
-    let (sr, zr) = (c.input(6)?, c.input(7)?);
-    if !is_single(&sr) || !is_single(&zr) {
+/// round(sums · (scale of sums / scale of the result)) + zero point, saturated. The quotient of the scales is rounded before
+/// the product, as in ONNX Runtime.
+pub fn requantised(b: &mut Builder, sums: &V, scale: &V, sr: &V, zr: &V) -> R<V> {
+    if !is_single(sr) || !is_single(zr) {
         return Err("a result with more than one scale or zero point is not supported".into());
     }
     if !matches!(zr.dtype, DType::I8 | DType::U8) {
         return Err(format!("a result of {}, expected 8-bit integers", zr.dtype).into());
     }
-    let mut s = [of_rows(c.b, &sx)?, of_columns(c.b, &sy)?, c.b.reshape(&sr, &[])?];
-    for v in &mut s {
-        *v = c.b.cast(DType::F32, v)?;
-    }
-    let scale = c.b.binary(BinaryOp::Mul, &s[0], &s[1])?;
-    let scale = c.b.binary(BinaryOp::Div, &scale, &s[2])?;
-    let sums = product(c.b, [&x, &y], [Some(&zx), Some(&zy)])?;
-    let v = scaled(c.b, &sums, &scale, None)?;
+    let (sr, zr) = (b.reshape(sr, &[])?, b.reshape(zr, &[])?);
+    let sr = b.cast(DType::F32, &sr)?;
+    let scale = b.binary(BinaryOp::Div, scale, &sr)?;
+    let v = scaled(b, sums, &scale, None)?;
     // The quotient of `QuantizeLinear`, exact: one kernel rounds and saturates.
-    let one = c.b.scalar(DType::F32, 1.0);
-    let v = c.b.binary(BinaryOp::Div, &v, &one)?;
-    let zr = c.b.reshape(&zr, &[])?;
-    Ok(vec![saturate(c.b, &v, Some(&zr), zr.dtype, int_range(zr.dtype))?])
+    let one = b.scalar(DType::F32, 1.0);
+    let v = b.binary(BinaryOp::Div, &v, &one)?;
+    saturate(b, &v, Some(&zr), zr.dtype, int_range(zr.dtype))
+}
+
+/// `QLinearMatMul`: sums times the scales of both operands, quantised.
+pub fn qlinear(c: &mut Cx<'_>) -> R<Vec<V>> {
+    let (x, sx, zx, y, sy, zy) = (c.input(0)?, c.input(1)?, c.input(2)?, c.input(3)?, c.input(4)?, c.input(5)?);
+    let (sr, zr) = (c.input(6)?, c.input(7)?);
+    let (sx, sy) = (of_rows(c.b, &sx)?, of_columns(c.b, &sy)?);
+    let (sx, sy) = (c.b.cast(DType::F32, &sx)?, c.b.cast(DType::F32, &sy)?);
+    let scale = c.b.binary(BinaryOp::Mul, &sx, &sy)?;
+    let sums = product(c.b, [&x, &y], [Some(&zx), Some(&zy)])?;
+    Ok(vec![requantised(c.b, &sums, &scale, &sr, &zr)?])
 }

@@ -91,6 +91,30 @@ pub fn matmul(c: &mut Cx<'_>) -> R<Vec<V>> {
     Ok(vec![product(c.b, &x, &y)?])
 }
 
+/// com.microsoft `FusedMatMul`: alpha · A' · B', the last two dims of an operand swapped where an attribute says so.
+pub fn fused(c: &mut Cx<'_>) -> R<Vec<V>> {
+    let (mut x, mut y) = (c.input(0)?, c.input(1)?);
+    for name in ["transBatchA", "transBatchB"] {
+        if c.flag(name, false)? {
+            return Err(format!("{name} is not supported").into());
+        }
+    }
+    for (v, name) in [(&mut x, "transA"), (&mut y, "transB")] {
+        if c.flag(name, false)? && v.rank() > 1 {
+            let mut perm: Vec<usize> = (0..v.rank()).collect();
+            perm.swap(v.rank() - 2, v.rank() - 1);
+            *v = c.b.transpose(v, &perm)?;
+        }
+    }
+    let r = product(c.b, &x, &y)?;
+    let alpha = c.float("alpha", 1.0)?;
+    if alpha == 1.0 {
+        return Ok(vec![r]);
+    }
+    let alpha = c.b.scalar(r.dtype, alpha.into());
+    Ok(vec![c.b.binary(BinaryOp::Mul, &r, &alpha)?])
+}
+
 /// `Gemm`: alpha · A' · B' + beta · C.
 pub fn gemm(c: &mut Cx<'_>) -> R<Vec<V>> {
     let (mut x, y) = (c.input(0)?, c.input(1)?);

@@ -17,6 +17,7 @@ mod movement;
 mod n_bits;
 mod norm;
 mod pad;
+mod qlinear;
 mod quant;
 mod reduce;
 mod rotary;
@@ -43,6 +44,17 @@ pub fn find(domain: &str, op: &str) -> Option<Lower> {
     let (_, all) = OPERATORS.iter().find(|(d, _)| *d == domain)?;
     let at = all.binary_search_by(|(name, _)| (*name).cmp(op)).ok()?;
     Some(all[at].1)
+}
+
+/// Whether an operator of the standard moves elements whatever they are. The result has the operand's type.
+pub fn moves(op: &str) -> bool {
+    matches!(op, "Flatten" | "Identity" | "Reshape" | "Squeeze" | "Transpose" | "Unsqueeze")
+}
+
+/// Whether an operator takes tensors of types that the IR doesn't have.
+pub fn takes_small(op: &str) -> bool {
+    let converts = ["Cast", "CastLike", "DequantizeLinear", "GatherBlockQuantized", "QuantizeLinear", "Shape", "Size"];
+    converts.contains(&op) || moves(op)
 }
 
 const STANDARD: Operators = &[
@@ -176,11 +188,23 @@ const MICROSOFT: Operators = &[
     ("DynamicQuantizeMatMul", integer::dynamic),
     ("EmbedLayerNormalization", fused::embed_layer_norm),
     ("FastGelu", fused::fast_gelu),
+    ("FusedMatMul", matmul::fused),
+    ("GatherBlockQuantized", n_bits::gather),
     ("Gelu", |c| elementwise::unary(c, UnaryOp::Gelu)),
     ("MatMulIntegerToFloat", integer::to_float),
     ("MatMulNBits", n_bits::matmul_n_bits),
     ("MultiHeadAttention", attention::multi_head::multi_head),
     ("QAttention", attention::microsoft::quantised),
+    ("QEmbedLayerNormalization", fused::quantised_embed_layer_norm),
+    ("QGemm", qlinear::gemm),
+    ("QLinearAdd", |c| qlinear::binary(c, |c| elementwise::binary(c, BinaryOp::Add))),
+    ("QLinearConcat", |c| qlinear::concat(c, movement::concat)),
+    ("QLinearLeakyRelu", |c| qlinear::unary(c, activation::leaky_relu)),
+    ("QLinearMul", |c| qlinear::binary(c, |c| elementwise::binary(c, BinaryOp::Mul))),
+    ("QLinearReduceMean", |c| qlinear::reduce_mean(c, |c| reduce::reduce(c, reduce::Kind::Plain(ReduceOp::Mean)))),
+    ("QLinearSigmoid", |c| qlinear::unary(c, |c| elementwise::unary(c, UnaryOp::Sigmoid))),
+    ("QLinearSoftmax", |c| qlinear::softmax(c, |c| softmax::softmax(c, false))),
+    ("QLinearWhere", |c| qlinear::select(c, elementwise::select)),
     ("QuantizeLinear", quant::quantize),
     ("QuickGelu", fused::quick_gelu),
     ("RotaryEmbedding", rotary::microsoft),

@@ -1,8 +1,8 @@
-//! com.microsoft `MatMulNBits`: weights of few bits, in blocks with a scale each. They become floats here.
+//! Operators of com.microsoft on tables of few bits, in blocks with a scale each.
 
-use bertc_ir::{BinaryOp, DType, Dim, Tensor};
+use bertc_ir::{BinaryOp, DType, Dim, Scalar, Tensor};
 
-use super::matmul;
+use super::{matmul, quant};
 use crate::import::onnx::cx::Cx;
 use crate::import::onnx::value::{R, Stop, V, Val};
 
@@ -104,7 +104,74 @@ fn weights(c: &Cx<'_>, s: &Sizes) -> R<V> {
     Ok(Val::constant(Tensor::from_f32(vec![s.k, s.n], &w)))
 }
 
-/// `MatMulNBits`.
+/// The elements of a constant that is packed along its last dim, one a byte.
+fn unpacked(v: &V, bits: usize) -> R<V> {
+    let t = v.as_const().filter(|t| !t.shape().is_empty()).ok_or("data and zero_points must be constants")?;
+    let each = 8 / bits;
+    let len = t.len().checked_mul(each).ok_or("a size overflows")?;
+    let data: Vec<u8> = (0..len).map(|i| element(t.bytes(), i, bits)).collect();
+    let mut shape = t.shape().to_vec();
+    *shape.last_mut().ok_or("a table has no dims")? *= each;
+    Ok(Val::constant(Tensor::new(DType::U8, shape, data.into()).ok_or("a size overflows")?))
+}
+
+/// `GatherBlockQuantized`: rows of a table, (q - zero point) · scale.
+pub fn gather(c: &mut Cx<'_>) -> R<Vec<V>> {
+    let (mut data, indices, scales, mut zeros) = (c.input(0)?, c.input(1)?, c.input(2)?, c.opt(3));
+    let small = data.small.get();
+    let rank = data.rank();
+    let (bits, block) = (c.int("bits", 4)?, c.int("block_size", 128)?);
+    let (at, along) = (c.int("gather_axis", 0)?, c.int("quantize_axis", 1)?);
+    let (at, along) = (c.axis_of(at, rank)?, c.axis_of(along, rank)?);
+    if at == along {
+        return Err("gather_axis and quantize_axis are the same".into());
+    }
+    if small.is_none() {
+        if data.dtype != DType::U8 || !matches!(bits, 2 | 4 | 8) {
+            return Err(format!("data of {} with {bits} bits is not supported", data.dtype).into());
+        }
+        data = unpacked(&data, bits as usize)?;
+        zeros = match zeros {
+            // Padded to whole bytes: the blocks' own are sliced off.
+            Some(z) => {
+                let z = unpacked(&z, bits as usize)?;
+                let n = scales.shape.last().cloned().unwrap_or_default();
+                Some(c.b.slice(&z, rank - 1, &Dim::constant(0), &n, 1)?)
+            }
+            None => Some(Val::splat(DType::U8, Vec::new(), Scalar::Int(1 << (bits - 1)))),
+        };
+    }
+    // Scales broadcast along all other axes.
+    let mut shape = data.shape.clone();
+    shape[along] = scales.shape.get(along).cloned().ok_or("scales have fewer dims than data")?;
+    let block = if block == 0 { data.shape[along].as_const().ok_or("a dim of data is unknown")? } else { block };
+    let q = c.b.gather(&data, &indices, at)?;
+    let q = match small {
+        Some(s) => s.decode(c.b, &q)?,
+        None => q,
+    };
+    let q = c.b.cast(DType::F32, &q)?;
+    // Behind the gathered axis the others have moved.
+    let moved = if along > at { along + indices.rank() - 1 } else { along };
+    let of_rows = |c: &mut Cx<'_>, v: &V| -> R<V> {
+        let v = c.b.cast(DType::F32, v)?;
+        let v = c.b.expand(&v, &shape)?;
+        let v = c.b.gather(&v, &indices, at)?;
+        quant::of_blocks(c.b, &v, &q, moved, block)
+    };
+    let s = of_rows(c, &scales)?;
+    let q = match zeros {
+        Some(z) => {
+            let z = of_rows(c, &z)?;
+            c.b.binary(BinaryOp::Sub, &q, &z)?
+        }
+        None => q,
+    };
+    let y = c.b.binary(BinaryOp::Mul, &q, &s)?;
+    Ok(vec![c.b.cast(scales.dtype, &y)?])
+}
+
+/// `MatMulNBits`: the weights become floats here.
 pub fn matmul_n_bits(c: &mut Cx<'_>) -> R<Vec<V>> {
     let x = c.input(0)?;
     if !x.dtype.is_float() || x.rank() == 0 {

@@ -5,7 +5,8 @@ use bertc_ir::{BinaryOp, CmpOp, DType, Dim, Op, ReduceOp, UnaryOp};
 use crate::import::onnx::build::{Builder, overflow};
 use crate::import::onnx::cx::Cx;
 use crate::import::onnx::fold::int_range;
-use crate::import::onnx::tensor::{self, Narrow};
+use crate::import::onnx::small::{Conversion, Small};
+use crate::import::onnx::tensor::{self, Element};
 use crate::import::onnx::value::{R, Stop, V};
 
 /// Along which axis scales and zero points lie, and how many elements share one: 0 if each has its own.
@@ -42,7 +43,7 @@ fn param(c: &mut Cx<'_>, p: &V, x: &V, at: &Blocks) -> R<V> {
 }
 
 /// Each element along `axis` `size` times, as many as `x` has.
-fn of_blocks(b: &mut Builder, p: &V, x: &V, axis: usize, size: i64) -> R<V> {
+pub fn of_blocks(b: &mut Builder, p: &V, x: &V, axis: usize, size: i64) -> R<V> {
     let (n, one) = (x.shape[axis].clone(), Dim::constant(1));
     let padded = p.shape[axis].mul(&Dim::constant(size)).ok_or_else(overflow)?;
     let spare = padded.sub(&n).ok_or_else(overflow)?;
@@ -78,22 +79,34 @@ pub fn saturate(b: &mut Builder, v: &V, zero: Option<&V>, to: DType, (lo, hi): (
     b.cast(to, &r)
 }
 
+/// What codes mean; integers of 16 bits and fewer as i32.
+fn plain(b: &mut Builder, v: &V) -> R<V> {
+    match v.small.get() {
+        Some(s) if s.is_float() => s.decode(b, v),
+        _ if v.dtype.is_int() && v.dtype != DType::I32 => b.widen(v),
+        _ => Ok(v.clone()),
+    }
+}
+
+/// Whether a value is known to be 0 everywhere.
+fn is_zero(v: &V) -> bool {
+    v.as_splat().is_some_and(|s| s.to_f64() == 0.0)
+}
+
 /// The type that `QuantizeLinear` makes: the zero point's, a named one, or u8.
-fn target(c: &Cx<'_>, zero: Option<&V>) -> R<Narrow> {
-    let named = c.int("output_dtype", 0)?;
-    let named = match i32::try_from(named) {
-        Ok(0) => None,
-        Ok(n) => Some(tensor::integer(n)?),
-        Err(_) => return Err(format!("output_dtype={named} is unknown").into()),
+fn target(c: &Cx<'_>, zero: Option<&V>) -> R<Element> {
+    let named = match c.int("output_dtype", 0)? {
+        0 => None,
+        n => Some(Element::of_attribute(n)?),
     };
-    let own = zero.map(|z| Narrow { dtype: z.dtype, bits: z.narrow.get() });
+    let own = zero.map(Element::of_value);
     let to = match (own, named) {
         (Some(z), Some(n)) if z != n => return Err("output_dtype is not the zero point's type".into()),
         (Some(z), _) => z,
-        (None, n) => n.unwrap_or(Narrow { dtype: DType::U8, bits: 0 }),
+        (None, n) => n.unwrap_or(Element { dtype: DType::U8, small: None }),
     };
     if !matches!(to.dtype, DType::U8 | DType::I8 | DType::U16 | DType::I16) {
-        return Err(format!("quantising to {} is not supported", to.dtype).into());
+        return Err(format!("quantising to {to} is not supported").into());
     }
     Ok(to)
 }
@@ -126,23 +139,29 @@ fn quotient(c: &mut Cx<'_>, x: &V, scale: &V, at: &Blocks) -> R<V> {
 pub fn quantize(c: &mut Cx<'_>) -> R<Vec<V>> {
     let (x, scale, zero) = (c.input(0)?, c.input(1)?, c.opt(2));
     let at = blocks(c)?;
-    // Speaks of 8-bit floats only.
-    c.ignore("saturate");
+    let (saturated, scale) = (c.flag("saturate", true)?, plain(c.b, &scale)?);
     let to = target(c, zero.as_ref())?;
     if !x.dtype.is_float() && x.dtype != DType::I32 {
         return Err(format!("quantising {} is not supported", x.dtype).into());
     }
     let z = zero.map(|z| param(c, &z, &x, &at)).transpose()?;
     let v = quotient(c, &x, &scale, &at)?;
+    if let Some(s) = to.small.filter(Small::is_float) {
+        let v = match z.map(|z| s.decode(c.b, &z)).transpose()?.filter(|z| !is_zero(z)) {
+            Some(z) => c.b.binary(BinaryOp::Add, &v, &z)?,
+            None => v,
+        };
+        return Ok(vec![s.encode(c.b, &v, Conversion { saturate: saturated, ..Conversion::default() })?]);
+    }
     let y = saturate(c.b, &v, z.as_ref(), to.dtype, to.range())?;
-    y.narrow.set(to.bits);
+    y.small.set(to.small);
     Ok(vec![y])
 }
 
 /// `DequantizeLinear`: (x - zero point) · scale.
 pub fn dequantize(c: &mut Cx<'_>) -> R<Vec<V>> {
     let (x, scale, zero) = (c.input(0)?, c.input(1)?, c.opt(2));
-    let at = blocks(c)?;
+    let (at, scale) = (blocks(c)?, plain(c.b, &scale)?);
     let to = match c.int("output_dtype", 0)? {
         0 => scale.dtype,
         n => tensor::dtype(i32::try_from(n).unwrap_or(0))?,
@@ -153,14 +172,17 @@ pub fn dequantize(c: &mut Cx<'_>) -> R<Vec<V>> {
     if !matches!(x.dtype, DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32) {
         return Err(format!("dequantising {} is not supported", x.dtype).into());
     }
-    let mut v = if x.dtype == DType::I32 { x.clone() } else { c.b.widen(&x)? };
-    if let Some(z) = zero.filter(|z| z.as_splat().is_none_or(|s| s.to_int() != 0)) {
-        if z.dtype != x.dtype {
-            return Err(format!("a zero point of {} for an operand of {}", z.dtype, x.dtype).into());
+    let [own, other] = [Some(&x), zero.as_ref()].map(|v| v.map(Element::of_value));
+    if let (Some(x), Some(z)) = (own, other.filter(|z| Some(*z) != own)) {
+        return Err(format!("a zero point of {z} for an operand of {x}").into());
+    }
+    let mut v = plain(c.b, &x)?;
+    if let Some(z) = zero {
+        let z = plain(c.b, &z)?;
+        if !is_zero(&z) {
+            let z = param(c, &z, &x, &at)?;
+            v = c.b.binary(BinaryOp::Sub, &v, &z)?;
         }
-        let z = param(c, &z, &x, &at)?;
-        let z = c.b.cast(DType::I32, &z)?;
-        v = c.b.binary(BinaryOp::Sub, &v, &z)?;
     }
     // f16 can't hold every difference: the product is rounded, not its factors.
     let wide = if to == DType::F64 { DType::F64 } else { DType::F32 };

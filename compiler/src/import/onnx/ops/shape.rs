@@ -5,15 +5,11 @@ use bertc_ir::{BinaryOp, CmpOp, DType, Dim, Scalar, Tensor};
 use crate::import::onnx::build::overflow;
 use crate::import::onnx::cx::Cx;
 use crate::import::onnx::proto::attribute_proto::AttributeType;
-use crate::import::onnx::tensor::integer;
 use crate::import::onnx::value::{Affine, R, SYM_LIMIT, Stop, V, Val};
 
 /// `Constant`, in any of its forms.
 pub fn constant(c: &mut Cx<'_>) -> R<Vec<V>> {
-    let t = if let Some(t) = c.tensor("value")? {
-        let bits = c.attr("value", AttributeType::Tensor)?.and_then(|a| a.t.as_ref()?.data_type);
-        let v = Val::constant(t);
-        v.narrow.set(bits.and_then(|n| integer(n).ok()).map_or(0, |n| n.bits));
+    let t = if let Some(v) = c.tensor("value")? {
         return Ok(vec![v]);
     } else if c.has("value_int") {
         Tensor::scalar(DType::I64, Scalar::Int(c.int("value_int", 0)?.into()))
@@ -62,12 +58,14 @@ fn valid_shape(c: &Cx<'_>, dims: Vec<Dim>) -> R<Vec<Dim>> {
 pub fn constant_of_shape(c: &mut Cx<'_>) -> R<Vec<V>> {
     let value = c.tensor("value")?;
     let (dtype, s) = match &value {
-        Some(t) => (t.dtype(), t.single().ok_or("the value must be one element")?),
+        Some(v) => (v.dtype, v.as_const().and_then(Tensor::single).ok_or("the value must be one element")?),
         None => (DType::F32, Scalar::Float(0.0)),
     };
     let dims = c.sym_ints(0)?;
     let dims = valid_shape(c, dims)?;
-    Ok(vec![Val::splat(dtype, dims, s)])
+    let y = Val::splat(dtype, dims, s);
+    y.small.set(value.and_then(|v| v.small.get()));
+    Ok(vec![y])
 }
 
 /// `Expand`: broadcasting both ways.
@@ -119,7 +117,6 @@ pub fn range(c: &mut Cx<'_>) -> R<Vec<V>> {
     }
     let one = |v: &V| {
         let known = v.as_sym().filter(|e| e.len() == 1).map(|e| e[0].clone());
-        // Narrow integers are constants or nothing.
         known.or_else(|| v.as_const()?.single().and_then(|s| i64::try_from(s.to_int()).ok()).map(Dim::constant))
     };
     let unknown = || Stop::from("the limits must be computable at compile time: they may depend on shapes only");

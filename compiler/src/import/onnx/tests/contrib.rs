@@ -22,18 +22,6 @@ fn integers(dtype: DType, shape: &[usize], v: &[i128]) -> Tensor {
 }
 
 impl M {
-    /// A constant of bytes.
-    fn bytes(mut self, name: &str, elem: i32, dims: &[i64], v: &[i16]) -> M {
-        self.graph().initializer.push(TensorProto {
-            name: Some(name.to_string()),
-            dims: dims.to_vec(),
-            data_type: Some(elem),
-            int32_data: v.iter().map(|&v| v.into()).collect(),
-            ..Default::default()
-        });
-        self
-    }
-
     /// A constant of [`floats`].
     fn counted(self, name: &str, dims: &[i64]) -> M {
         let v = floats(dims.iter().product::<i64>() as usize, 0.0);

@@ -16,11 +16,49 @@ fn all_bad_nodes_are_reported() {
         .output("d");
     let e = m.errors();
     assert_eq!(e.len(), 5, "{e:#?}");
-    assert_eq!(e[0], "node 'a' (Frobnicate): the operator is not supported (opset 17)");
-    assert!(e[1].contains("(LSTM)"), "also behind a failed node");
+    assert_eq!(e[0], "node 'a' (Frobnicate): the operator is none of ONNX's (opset 17)");
+    assert!(e[1].contains("(LSTM): the operator is not supported"), "also behind a failed node");
+    assert!(e[1].contains("\n  help: no recurrent layers"), "{}", e[1]);
     assert!(e[2].contains("axis 5 is out of range for rank 2"));
     assert!(e[3].contains("attribute 'mystery' is not supported"));
     assert!(e[4].contains("(org.example.Foo)"));
+}
+
+#[test]
+fn nodes_with_one_error_are_reported_once() {
+    let m = M::new(17)
+        .input("x", F32, "2 3")
+        .node("MaxPool", "x", "a", vec![])
+        .node("MaxPool", "a", "b", vec![])
+        .node("Softmax", "x", "c", vec![int("axis", 5)])
+        .node("Softmax", "x", "d", vec![int("axis", 5)])
+        .node("MaxPool", "x", "e", vec![])
+        .output("b");
+    let e = m.errors();
+    assert_eq!(e.len(), 2, "{e:#?}");
+    let help = "`GlobalAveragePool`, `GlobalMaxPool` and `Conv` are taken; an average is a `Conv` with equal weights";
+    assert_eq!(
+        e[0],
+        format!(
+            "node 'a' (MaxPool): the operator is not supported (opset 17)\n  \
+             note: the same at 2 more nodes: 'b', 'e'\n  help: {help}"
+        )
+    );
+    assert!(e[1].ends_with("axis 5 is out of range for rank 2 (opset 17)\n  note: the same at node 'd'"), "{}", e[1]);
+}
+
+#[test]
+fn what_is_nearest_to_an_operator_is_told() {
+    let help = |op: &str| {
+        let m = M::new(17).input("x", F32, "2").node(op, "x", "y", vec![]).output("y");
+        m.errors()[0].split_once("help: ").map_or_else(String::new, |(_, help)| help.to_string())
+    };
+    assert_eq!(help("Sofmax"), "did you mean 'Softmax'?");
+    assert_eq!(help("SkipLayerNormalization"), "'SkipLayerNormalization' of the domain com.microsoft is taken");
+    assert_eq!(help("com.microsoft.Relu"), "'Relu' of the standard domain is taken");
+    assert!(help("com.microsoft.NhwcConv").starts_with("ONNX Runtime's optimiser writes it"));
+    assert!(help("com.microsoft.MaxPool").starts_with("`GlobalAveragePool`"));
+    assert!(help("org.example.Foo").starts_with("a function in the model"));
 }
 
 #[test]

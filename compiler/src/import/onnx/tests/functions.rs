@@ -27,6 +27,14 @@ fn refers(name: &str, to: &str, ty: A) -> AttributeProto {
 }
 
 #[test]
+fn a_call_behind_a_failed_node_is_no_error() {
+    let f = function("Twice", 17, "x", "y", M::new(17).node("Add", "x x", "y", vec![]));
+    let m = M::new(17).input("x", F32, "2").node("Frobnicate", "x", "a", vec![]);
+    let m = with(m.node("org.example.Twice", "a", "b", vec![]).output("b"), vec![f]);
+    assert_eq!(m.errors().len(), 1, "{:?}", m.errors());
+}
+
+#[test]
 fn names_of_a_function_are_its_own() {
     // 't' and 'y' are other values inside.
     let body = M::new(17).node("Add", "y t", "s", vec![]).node("Neg", "s", "t2", vec![]);
