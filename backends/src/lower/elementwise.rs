@@ -8,13 +8,6 @@ use super::ctx::Ctx;
 use super::nest::fold_over;
 use crate::vecmath;
 
-/// Why an op can't be lowered for an element type, if so.
-pub fn unsupported(op: UnaryOp, dtype: DType) -> Option<String> {
-    use UnaryOp::{Cos, Erf, Exp, Gelu, GeluTanh, Log, Sigmoid, Sin, Tanh};
-    let math = matches!(op, Exp | Log | Erf | Tanh | Sigmoid | Sin | Cos | Gelu | GeluTanh);
-    (math && dtype == DType::F64).then(|| format!("'{}' is not supported on f64 in compiled code", op.name()))
-}
-
 fn zero(c: &mut Ctx, x: Reg) -> Reg {
     let t = c.b.ty(x);
     c.imm(t.elem, t.lanes, 0.0)

@@ -358,15 +358,7 @@ impl Lowering<'_> {
         match node.op {
             Op::Input { .. } | Op::Constant(_) | Op::Reshape { .. } => Ok(()),
             _ if self.made.contains(&v) => Ok(()),
-            Op::Unary(u) => {
-                if let Some(why) = elementwise::unsupported(u, t[0]) {
-                    return Err(Diag::new(why).at(node.loc));
-                }
-                self.elementwise(v, u.name(), move |c, x| elementwise::unary(c, u, t[0], x[0]))
-            }
-            Op::Binary(BinaryOp::Pow) if t[0] == DType::F64 => {
-                Err(Diag::new("'pow' is not supported on f64 in compiled code").at(node.loc))
-            }
+            Op::Unary(u) => self.elementwise(v, u.name(), move |c, x| elementwise::unary(c, u, t[0], x[0])),
             Op::Binary(b) if elementwise::scalar_only(b, t[0]) => self.scalar_binary(v, b),
             Op::Binary(b) => self.elementwise(v, b.name(), move |c, x| elementwise::binary(c, b, t[0], x[0], x[1])),
             Op::Compare(p) => self.elementwise(v, p.name(), move |c, x| elementwise::compare(c, p, t[0], x[0], x[1])),
@@ -490,9 +482,6 @@ impl Lowering<'_> {
             Operand { arg: s.arg(o), dtype: ty.dtype, shape: ty.shape }
         };
         let tasks = match &node.op {
-            Op::Softmax { .. } if dtype == DType::F64 => {
-                return Err(Diag::new("'softmax' is not supported on f64 in compiled code").at(node.loc));
-            }
             Op::Softmax { axis } => rows::softmax(&mut c, shape, *axis, dtype, x, y),
             Op::LayerNorm { eps } => {
                 let ins = [x, self.arg(node.operands[1]), self.arg(node.operands[2])];

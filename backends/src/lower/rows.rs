@@ -118,7 +118,7 @@ pub fn softmax(c: &mut Ctx, shape: &[Dim], axis: usize, dtype: DType, x: Arg, y:
             let d = c.b.sub(x, t);
             vecmath::exp(&mut c.b, d)
         };
-        let keep = dtype == DType::F32;
+        let keep = matches!(dtype, DType::F32 | DType::F64);
         let sum = run.fold(c, ReduceOp::Sum, dtype, &mut |c, i, x, lanes| {
             let e = exp(c, x, lanes);
             if keep {
@@ -126,7 +126,7 @@ pub fn softmax(c: &mut Ctx, shape: &[Dim], axis: usize, dtype: DType, x: Arg, y:
             }
             e
         });
-        let one = c.imm(Elem::F32, 1, 1.0);
+        let one = c.imm(Elem::of(dtype), 1, 1.0);
         let inverse = c.b.div(one, sum);
         run.each(c, &mut |c, i, lanes| {
             let e = if keep {

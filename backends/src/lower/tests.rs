@@ -227,10 +227,12 @@ fn math_functions() {
         if matches!(op, UnaryOp::Not) {
             continue;
         }
-        let mut c = Case::new(3, 7);
-        let x = c.input(DType::F32, &["a", "b"]);
-        let r = c.add(Op::Unary(*op), &[x]);
-        c.check(&[r], 1e-6);
+        for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::F64, 1e-14)] {
+            let mut c = Case::new(3, 7);
+            let x = c.input(dtype, &["a", "b"]);
+            let r = c.add(Op::Unary(*op), &[x]);
+            c.check(&[r], tolerance);
+        }
     }
 }
 
@@ -270,8 +272,7 @@ fn reductions() {
 #[test]
 fn rows() {
     for (a, b) in [(2, 1), (3, 6), (1, 64)] {
-        for dtype in [DType::F32, DType::F16] {
-            let tolerance = if dtype == DType::F32 { 1e-6 } else { 2e-3 };
+        for (dtype, tolerance) in [(DType::F32, 1e-6), (DType::F16, 2e-3), (DType::F64, 1e-14)] {
             let mut c = Case::new(a, b);
             let x = c.input(dtype, &["a", "b", "10"]);
             let s = c.add(Op::Softmax { axis: 2 }, &[x]);

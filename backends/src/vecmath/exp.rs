@@ -1,15 +1,20 @@
-use bertc_ir::kernel::{Bin, Elem, KernelBuilder, Reg};
+use bertc_ir::kernel::{Elem, KernelBuilder, Reg};
 
-use super::{constant, int, polynomial};
+use super::bits::scale;
+use super::{constant, double, is_double, polynomial};
 
 /// 1.5·2^23: adding it rounds to an integer in the low bits, on every target alike.
 pub(super) const ROUND: f64 = 12_582_912.0;
 
-/// e^x within 2 ulp. Overflows to +∞ above 88.73, goes through the denormals to 0 below -87.3; NaN stays NaN.
+/// e^x within 2 ulp, in f64 within 0.7. Overflows to +∞ above 88.73 (709.78), goes through the denormals to 0 below -87.3
+/// (-708.3); NaN stays NaN.
 ///
 /// e^x = 2^n · e^r with n = round(x·log2 e), |r| ≤ ln(2)/2; ln 2 is split in two so that r is exact to 2^-30 of x
 /// (Cody and Waite). Polynomial: Cephes.
 pub fn exp(b: &mut KernelBuilder, x: Reg) -> Reg {
+    if is_double(b, x) {
+        return double::exp(b, x);
+    }
     // Beyond these bounds the result is ∞ or 0 anyway, and n stays small.
     let (lo, hi) = (constant(b, x, -105.0), constant(b, x, 89.0));
     let x = b.max(x, lo);
@@ -36,19 +41,8 @@ pub fn exp(b: &mut KernelBuilder, x: Reg) -> Reg {
     let y = b.fma(p, rr, r);
     let one = constant(b, x, 1.0);
     let y = b.add(y, one);
-    // 2^n in two factors: n reaches 128 and -151, beyond what one exponent field holds.
+    // n reaches 128 and -151, beyond what one exponent field holds.
     let (ti, ri) = (b.bitcast(t, Elem::I32), b.bitcast(round, Elem::I32));
     let n = b.sub(ti, ri);
-    let one = int(b, x, 1);
-    let half = b.bin(Bin::ShrS, n, one);
-    let rest = b.sub(n, half);
-    let mut y = y;
-    for part in [half, rest] {
-        let (bias, shift) = (int(b, x, 127), int(b, x, 23));
-        let e = b.add(part, bias);
-        let e = b.bin(Bin::Shl, e, shift);
-        let scale = b.bitcast(e, Elem::F32);
-        y = b.mul(y, scale);
-    }
-    y
+    scale(b, y, n)
 }

@@ -1,13 +1,17 @@
 use bertc_ir::CmpOp;
 use bertc_ir::kernel::{Bin, Elem, KernelBuilder, Reg};
 
-use super::{constant, int, polynomial};
+use super::{constant, double, int, is_double, polynomial};
 
-/// x·Φ(x) = x/2 · (1 + erf(x/√2)), within 4e-7·max(1, |x|) absolute. NaN stays NaN.
+/// x·Φ(x) = x/2 · (1 + erf(x/√2)), within 4e-7·max(1, |x|) absolute, in f64 within 6 ulp where the result is
+/// normal. NaN stays NaN; of -∞ comes 0, in f64 NaN.
 ///
 /// Polynomial: minimax of Φ^⅛ on [-6, 0] by Lawson's iteration, weighted for the error of Φ; 2e-7 of Φ with roundings,
 /// 1e-4 of Φ relative down to -5.
 pub fn gelu(b: &mut KernelBuilder, x: Reg) -> Reg {
+    if is_double(b, x) {
+        return double::gelu(b, x);
+    }
     let root = [
         -2.977_657_3e-7,
         -7.483_661_6e-6,
@@ -22,10 +26,14 @@ pub fn gelu(b: &mut KernelBuilder, x: Reg) -> Reg {
     times_distribution(b, x, -6.0, &root, 3)
 }
 
-/// x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³))), within 4e-7·max(1, |x|) absolute. NaN stays NaN.
+/// x/2 · (1 + tanh(√(2/π)·(x + 0.044715·x³))), within 4e-7·max(1, |x|) absolute, in f64 with a relative error of
+/// 2^-51·(2 + 2·|x| + |x|³/10), of which most is the rounding of tanh's argument. NaN stays NaN; of -∞ comes 0, in f64 NaN.
 ///
 /// Polynomial: as [`gelu`]'s, of (1 + tanh …)/2.
 pub fn gelu_tanh(b: &mut KernelBuilder, x: Reg) -> Reg {
+    if is_double(b, x) {
+        return double::gelu_tanh(b, x);
+    }
     let root = [
         -5.191_338_3e-7,
         -1.115_925_3e-5,

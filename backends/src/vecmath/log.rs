@@ -1,30 +1,18 @@
 use bertc_ir::CmpOp;
-use bertc_ir::kernel::{Bin, Elem, KernelBuilder, Reg};
+use bertc_ir::kernel::{KernelBuilder, Reg};
 
-use super::{constant, int, polynomial};
+use super::bits::split;
+use super::{constant, double, is_double, polynomial};
 
-/// Natural logarithm within 2 ulp (1e-7 absolute near 1). log 0 = -∞, log ∞ = ∞, NaN for negative x and NaN.
+/// Natural logarithm within 2 ulp (1e-7 absolute near 1), in f64 within 0.51 ulp. log 0 = -∞, log ∞ = ∞, NaN for negative x
+/// and NaN.
 ///
 /// x = 2^e · m with m in [√½, √2); log x = e·ln 2 + log m. Polynomial: Cephes.
 pub fn log(b: &mut KernelBuilder, x: Reg) -> Reg {
-    // Denormals are scaled into the normal range first.
-    let (tiny, up) = (constant(b, x, f64::from(f32::MIN_POSITIVE)), constant(b, x, 8_388_608.0));
-    let small = b.cmp(CmpOp::Lt, x, tiny);
-    let scaled = b.mul(x, up);
-    let v = b.select(small, scaled, x);
-    let bits = b.bitcast(v, Elem::I32);
-    // Subtracting √½'s bits makes the exponent field that of the nearest power of two.
-    let root = int(b, x, 0x3f35_04f3);
-    let shift = int(b, x, 23);
-    let d = b.sub(bits, root);
-    let e = b.bin(Bin::ShrS, d, shift);
-    let down = b.bin(Bin::Shl, e, shift);
-    let m = b.sub(bits, down);
-    let m = b.bitcast(m, Elem::F32);
-    let (adjust, zero_i) = (int(b, x, 23), int(b, x, 0));
-    let adjust = b.select(small, adjust, zero_i);
-    let e = b.sub(e, adjust);
-    let e = b.convert(e, Elem::F32);
+    if is_double(b, x) {
+        return double::log(b, x);
+    }
+    let (m, e) = split(b, x);
     let one = constant(b, x, 1.0);
     let r = b.sub(m, one);
     let z = b.mul(r, r);
@@ -50,6 +38,11 @@ pub fn log(b: &mut KernelBuilder, x: Reg) -> Reg {
     let y = b.fma(half, z, y);
     let y = b.add(r, y);
     let y = b.fma(e, c1, y);
+    edges(b, x, y)
+}
+
+/// The logarithm of x, given as y for positive finite x.
+pub(super) fn edges(b: &mut KernelBuilder, x: Reg, y: Reg) -> Reg {
     // ∞ and NaN have no mantissa to speak of; zero and negatives are outside the domain.
     let (inf, zero) = (constant(b, x, f64::INFINITY), constant(b, x, 0.0));
     let (minus_inf, nan) = (constant(b, x, f64::NEG_INFINITY), constant(b, x, f64::NAN));

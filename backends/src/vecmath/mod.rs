@@ -1,9 +1,12 @@
-//! Elementary functions on f32 registers of any lanes, built from kernel IR: the same instructions on every target.
-//! Results differ between targets only where one fuses multiply-adds and another doesn't.
+//! Elementary functions, built from kernel IR: the same instructions on every target. Those of f32 take registers of any
+//! lanes; their results differ between targets only where one fuses multiply-adds and another doesn't. Those of f64 take
+//! single lanes: see [`double`].
 //!
 //! Polynomials whose source is "Cephes" have the coefficients of S. Moshier's Cephes library, single precision.
 
+mod bits;
 mod decay;
+mod double;
 mod erf;
 mod exp;
 mod gelu;
@@ -23,19 +26,9 @@ pub use sigmoid::sigmoid;
 pub use sin_cos::{cos, sin};
 pub use tanh::tanh;
 
-use bertc_ir::kernel::{Elem, KernelBuilder, Reg, RegType};
+use bertc_ir::kernel::{KernelBuilder, Reg};
 
-/// A float constant with the lanes of `like`.
-fn constant(b: &mut KernelBuilder, like: Reg, v: f64) -> Reg {
-    let lanes = b.ty(like).lanes;
-    b.const_f(RegType::vector(Elem::F32, lanes), v)
-}
-
-/// An i32 constant with the lanes of `like`.
-fn int(b: &mut KernelBuilder, like: Reg, v: i64) -> Reg {
-    let lanes = b.ty(like).lanes;
-    b.const_i(RegType::vector(Elem::I32, lanes), v)
-}
+use self::bits::{constant, int, is_double};
 
 /// The polynomial with the given coefficients, highest power first, by Horner's rule.
 fn polynomial(b: &mut KernelBuilder, x: Reg, coefficients: &[f64]) -> Reg {

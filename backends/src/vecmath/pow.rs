@@ -1,21 +1,29 @@
 use bertc_ir::CmpOp;
-use bertc_ir::kernel::{Bin, Elem, KernelBuilder, Reg, Un};
+use bertc_ir::kernel::{Bin, KernelBuilder, Reg, Un};
 
-use super::{constant, exp, int, log};
+use super::bits::with_sign;
+use super::{constant, double, exp, is_double, log};
 
-/// x^y = e^(y·log|x|), with a relative error of about 2^-23·(2 + |y·log|x||). Special values as C's `pow`: x^0 = 1^y = 1,
-/// negative x only to integer powers (else NaN), zeros and infinities by sign and parity.
+/// Exponents beyond make 0, 1 or ∞ of every base, as this one does: no logarithm but 0 is smaller than 2^-53.
+const LARGEST: f64 = (1u128 << 64) as f64;
+
+/// x^y = e^(y·log|x|), with a relative error of about 2^-23·(2 + |y·log|x||); in f64 within 0.7 ulp, so that a power that is
+/// an f64 is exact. Special values as C's `pow`: x^0 = 1^y = 1, negative x only to integer powers (else NaN), zeros and
+/// infinities by sign and parity.
 pub fn pow(b: &mut KernelBuilder, x: Reg, y: Reg) -> Reg {
     let a = b.un(Un::Abs, x);
-    let l = log(b, a);
-    let p = b.mul(y, l);
-    let magnitude = exp(b, p);
+    // Of |x| = 1 the logarithm is 0, and 0·∞ would be NaN.
+    let (least, largest) = (constant(b, y, -LARGEST), constant(b, y, LARGEST));
+    let bounded = b.max(least, y);
+    let bounded = b.min(largest, bounded);
+    let magnitude = if is_double(b, x) {
+        double::power(b, a, bounded)
+    } else {
+        let l = log(b, a);
+        let p = b.mul(bounded, l);
+        exp(b, p)
+    };
     let (zero, one, half) = (constant(b, x, 0.0), constant(b, x, 1.0), constant(b, x, 0.5));
-    // |x| = 1: log is 0, and 0·∞ would be NaN.
-    let unit = b.cmp(CmpOp::Eq, a, one);
-    let y_number = b.cmp(CmpOp::Eq, y, y);
-    let unit = b.bin(Bin::And, unit, y_number);
-    let magnitude = b.select(unit, one, magnitude);
     let whole = b.un(Un::Trunc, y);
     let integer = b.cmp(CmpOp::Eq, whole, y);
     let h = b.mul(y, half);
@@ -24,11 +32,8 @@ pub fn pow(b: &mut KernelBuilder, x: Reg, y: Reg) -> Reg {
     let odd = b.bin(Bin::And, integer, uneven);
     let negative = b.cmp(CmpOp::Lt, x, zero);
     // By the sign bit, so that -0 counts.
-    let (bits, zero_bits) = (b.bitcast(x, Elem::I32), int(b, x, 0));
-    let signed = b.cmp(CmpOp::Lt, bits, zero_bits);
-    let flip = b.bin(Bin::And, signed, odd);
-    let minus = b.un(Un::Neg, magnitude);
-    let r = b.select(flip, minus, magnitude);
+    let signed = with_sign(b, magnitude, x);
+    let r = b.select(odd, signed, magnitude);
     // A negative base to a fraction has no real value, but for ∞ (whose powers are 0 and ∞).
     let inf = constant(b, x, f64::INFINITY);
     let finite = b.cmp(CmpOp::Lt, a, inf);

@@ -2,14 +2,15 @@ use bertc_ir::CmpOp;
 use bertc_ir::kernel::{Bin, Elem, KernelBuilder, Reg, Un};
 
 use super::exp::ROUND;
-use super::{constant, int, polynomial};
+use super::{constant, double, int, is_double, polynomial};
 
-/// sin x within 2e-7 absolute for |x| ≤ 8192; the error grows with |x| beyond. NaN for NaN.
+/// sin x within 2e-7 absolute for |x| ≤ 8192, in f64 within 1 ulp for |x| ≤ 2^20; the error grows with |x| beyond, and what
+/// comes of more than 2^22 (2^51) is no sine. NaN for NaN and ±∞.
 pub fn sin(b: &mut KernelBuilder, x: Reg) -> Reg {
     quadrant(b, x, 0)
 }
 
-/// cos x within 2e-7 absolute for |x| ≤ 8192; the error grows with |x| beyond. NaN for NaN.
+/// cos x, with the bounds of [`sin`].
 pub fn cos(b: &mut KernelBuilder, x: Reg) -> Reg {
     quadrant(b, x, 1)
 }
@@ -17,6 +18,9 @@ pub fn cos(b: &mut KernelBuilder, x: Reg) -> Reg {
 /// sin(x + shift·π/2): r = x - q·π/2 with π/2 split in three (Cody and Waite), then the sine or cosine polynomial of r
 /// by the quadrant's parity. Polynomials and split: Cephes.
 fn quadrant(b: &mut KernelBuilder, x: Reg, shift: i64) -> Reg {
+    if is_double(b, x) {
+        return double::quadrant(b, x, shift);
+    }
     let (c, round) = (constant(b, x, std::f64::consts::FRAC_2_PI), constant(b, x, ROUND));
     let t = b.fma(x, c, round);
     let q = b.sub(t, round);

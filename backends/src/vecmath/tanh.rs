@@ -1,12 +1,15 @@
 use bertc_ir::CmpOp;
 use bertc_ir::kernel::{KernelBuilder, Reg, Un};
 
-use super::{constant, exp, polynomial};
+use super::{constant, double, exp, is_double, polynomial};
 
-/// tanh x within 4 ulp. NaN stays NaN.
+/// tanh x within 4 ulp, in f64 within 3. NaN stays NaN.
 ///
 /// An odd polynomial (Cephes) below 0.625, else 1 - 2/(e^(2|x|) + 1).
 pub fn tanh(b: &mut KernelBuilder, x: Reg) -> Reg {
+    if is_double(b, x) {
+        return double::tanh(b, x);
+    }
     let a = b.un(Un::Abs, x);
     let z = b.mul(x, x);
     let p = polynomial(

@@ -1,5 +1,7 @@
 //! The stated error bounds, over dense samples, in the kernel interpreter.
 
+mod double;
+
 use bertc_ir::DType;
 use bertc_ir::kernel::interp::{Arg, Memory, run};
 use bertc_ir::kernel::{KernelBuilder, Reg};
