@@ -214,7 +214,7 @@ fn core_of(f: &Facts<'_>, mark: ValueId) -> ValueId {
 fn tail(f: &Facts<'_>, layers: usize, group: &mut BTreeMap<ValueId, usize>) {
     let norms = |layer: usize, group: &BTreeMap<ValueId, usize>| -> Vec<ValueId> {
         let is_norm = |v: ValueId| match f.g.op(v) {
-            Op::LayerNorm { .. } => true,
+            Op::LayerNorm { .. } | Op::RmsNorm { .. } => true,
             Op::Linear(l) => l.norm.is_some(),
             Op::SumNorm(s) => s.norm.is_some(),
             _ => false,

@@ -125,10 +125,10 @@ fn infer_type(op: &Op, t: &[&TensorType], symbols: &Symbols) -> Result<TensorTyp
             ensure_float(t[0])?;
             t[0].clone()
         }
-        Op::LayerNorm { .. } => {
+        Op::LayerNorm { .. } | Op::RmsNorm { .. } => {
             ensure_float(t[0])?;
-            let n = t[0].shape.last().ok_or("layer_norm needs rank 1 or more")?;
-            for (name, p) in [("gamma", t[1]), ("beta", t[2])] {
+            let n = t[0].shape.last().ok_or_else(|| format!("{} needs rank 1 or more", op.name()))?;
+            for (name, p) in ["gamma", "beta"].iter().zip(&t[1..]) {
                 ensure(p.dtype == t[0].dtype && p.shape.len() == 1 && p.shape[0] == *n, || {
                     format!(
                         "{name} must be tensor<{} x {}>, got {}",

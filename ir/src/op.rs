@@ -213,6 +213,11 @@ pub enum Op {
         /// Added to the variance.
         eps: f32,
     },
+    /// x / sqrt(mean of x² + eps) · gamma over the last axis (x: […, n], gamma: `[n]`; float).
+    RmsNorm {
+        /// Added to the mean.
+        eps: f32,
+    },
     /// Matrix product of the last two dims, batch dims broadcast (a: […, M, K], b: […, K, N] → […, M, N]).
     /// Float or i32. With `trans_b`, b is […, N, K].
     MatMul {
@@ -337,6 +342,7 @@ impl Op {
             Op::CumSum { .. } => "cum_sum",
             Op::Softmax { .. } => "softmax",
             Op::LayerNorm { .. } => "layer_norm",
+            Op::RmsNorm { .. } => "rms_norm",
             Op::MatMul { .. } => "matmul",
             Op::Transpose { .. } => "transpose",
             Op::Reshape { .. } => "reshape",
@@ -376,6 +382,7 @@ impl Op {
             | Op::Slice { .. } => 1,
             Op::Binary(_)
             | Op::Compare(_)
+            | Op::RmsNorm { .. }
             | Op::MatMul { .. }
             | Op::Gather { .. }
             | Op::GatherElements { .. }

@@ -155,7 +155,7 @@ impl Verifier<'_> {
             Ok(_) => {}
         }
         match &node.op {
-            Op::LayerNorm { eps } if !(eps.is_finite() && *eps >= 0.0) => {
+            Op::LayerNorm { eps } | Op::RmsNorm { eps } if !(eps.is_finite() && *eps >= 0.0) => {
                 Some(format!("eps is {eps}, expected a finite value of at least 0"))
             }
             Op::Constant(t) if t.dtype() == DType::Bool && t.bytes().iter().any(|&b| b > 1) => {

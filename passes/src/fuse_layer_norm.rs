@@ -13,10 +13,12 @@
 //!   => %y = layer_norm %x, gamma, beta {eps}
 //! ```
 //!
+//! The same of x instead of its deviations, without beta, is an `rms_norm`.
+//!
 //! TensorFlow's order, `x·f + (beta - mean·f)` with `f = gamma / √(var + eps)`, is known too. A missing gamma is ones, a
 //! missing beta zeros. The results differ by rounding: the fused op rounds once.
 
-use bertc_ir::{BinaryOp, Diag, Graph, Op, ReduceOp, UnaryOp, ValueId};
+use bertc_ir::{BinaryOp, Diag, Graph, Loc, Op, ReduceOp, UnaryOp, ValueId};
 
 use crate::pass::{Pass, PassContext};
 use crate::pattern::{Rewrite, binary, either, rewrite, scalar, single_user, splat, vector};
@@ -133,6 +135,26 @@ fn centred_of(g: &Graph, centred: ValueId) -> Option<ValueId> {
     (mean(g, m) == Some((x, true)) && g.ty(centred) == g.ty(x)).then_some(x)
 }
 
+/// A vector of gamma's that `v` is, or ones.
+fn gamma_of(g: &mut Graph, gamma: Option<ValueId>, x: ValueId, loc: &Loc) -> Result<ValueId, &'static str> {
+    let ty = g.ty(x).clone();
+    let n = ty.shape.last().ok_or("the operand is a scalar")?;
+    match gamma {
+        Some(v) => vector(g, v, n).ok_or("gamma varies along other dims than the last"),
+        None => splat(g, ty.dtype, n, 1.0, loc).ok_or("the last dim is not a small constant"),
+    }
+}
+
+/// The op without a mean, at the place of `v`.
+fn rms_norm(g: &mut Graph, v: ValueId, x: ValueId, eps: f32, gamma: Option<ValueId>) -> Rewrite {
+    if g.ty(v) != g.ty(x) {
+        return Err("the result has another shape than the operand".to_string());
+    }
+    let loc = g.node(v).loc.clone();
+    let gamma = gamma_of(g, gamma, x, &loc)?;
+    g.add(Op::RmsNorm { eps }, &[x, gamma], &loc).map(Some).map_err(|d| d.message)
+}
+
 /// The op itself, at the place of `v`.
 fn layer_norm(g: &mut Graph, v: ValueId, x: ValueId, eps: f32, gamma: Option<ValueId>) -> Rewrite {
     let (ty, loc) = (g.ty(x).clone(), g.node(v).loc.clone());
@@ -140,32 +162,35 @@ fn layer_norm(g: &mut Graph, v: ValueId, x: ValueId, eps: f32, gamma: Option<Val
         return Err("the result has another shape than the operand".to_string());
     }
     let n = ty.shape.last().ok_or("the operand is a scalar")?.clone();
-    let constant = |g: &mut Graph, c| splat(g, ty.dtype, &n, c, &loc).ok_or("the last dim is not a small constant");
-    let gamma = match gamma {
-        Some(v) => vector(g, v, &n).ok_or("gamma varies along other dims than the last")?,
-        None => constant(g, 1.0)?,
-    };
-    let beta = constant(g, 0.0)?;
+    let gamma = gamma_of(g, gamma, x, &loc)?;
+    let beta = splat(g, ty.dtype, &n, 0.0, &loc).ok_or("the last dim is not a small constant")?;
     g.add(Op::LayerNorm { eps }, &[x, gamma, beta], &loc).map(Some).map_err(|d| d.message)
 }
 
-/// `(x - mean) / √(var + eps)`.
+/// `(x - mean) / √(var + eps)`, or x itself over its root mean square.
 fn quotient(g: &mut Graph, v: ValueId) -> Rewrite {
     let (a, b) = (g.operands(v)[0], g.operands(v)[1]);
     let Some(d) = root(g, b)? else { return Ok(None) };
-    let x = centred_of(g, d.centred).filter(|_| d.centred == a);
-    let x = x.ok_or("what is divided is not x minus its mean over the last axis")?;
-    layer_norm(g, v, x, d.eps, None)
+    if d.centred != a {
+        return Err("what is divided is not what the variance is of".to_string());
+    }
+    match centred_of(g, a) {
+        Some(x) => layer_norm(g, v, x, d.eps, None),
+        None => rms_norm(g, v, a, d.eps, None),
+    }
 }
 
-/// `(x - mean) · (1 / √(var + eps))`, perhaps with gamma in the second factor.
+/// `(x - mean) · (1 / √(var + eps))`, perhaps with gamma in the second factor; or x itself by the reciprocal of its root mean
+/// square.
 fn product(g: &mut Graph, v: ValueId) -> Rewrite {
     for (a, b) in either(g, v, BinaryOp::Mul) {
         if let Some((d, gamma)) = factor(g, b)?
             && d.centred == a
         {
-            let x = centred_of(g, a).ok_or("what is scaled is not x minus its mean over the last axis")?;
-            return layer_norm(g, v, x, d.eps, gamma);
+            return match centred_of(g, a) {
+                Some(x) => layer_norm(g, v, x, d.eps, gamma),
+                None => rms_norm(g, v, a, d.eps, gamma),
+            };
         }
     }
     Ok(None)
@@ -192,21 +217,27 @@ fn shifted(g: &mut Graph, v: ValueId) -> Rewrite {
     Ok(None)
 }
 
-/// Gamma or beta into a layer norm that has none.
+/// Gamma or beta into a norm that has none.
 fn absorb(g: &mut Graph, v: ValueId, op: BinaryOp) -> Option<ValueId> {
     for (y, p) in either(g, v, op) {
-        let Op::LayerNorm { eps } = *g.op(y) else { continue };
-        let operands = g.operands(y).to_vec();
-        let zero_beta = scalar(g, operands[2]) == Some(0.0);
-        let free = if op == BinaryOp::Mul { zero_beta && scalar(g, operands[1]) == Some(1.0) } else { zero_beta };
+        let norm = g.op(y).clone();
+        if !matches!(norm, Op::LayerNorm { .. } | Op::RmsNorm { .. }) {
+            continue;
+        }
+        let mut operands = g.operands(y).to_vec();
+        let zero_beta = operands.get(2).map(|&beta| scalar(g, beta) == Some(0.0));
+        let free = match op {
+            BinaryOp::Mul => zero_beta != Some(false) && scalar(g, operands[1]) == Some(1.0),
+            _ => zero_beta == Some(true),
+        };
         if !free || g.ty(v) != g.ty(y) || single_user(g, y) != Some(v) {
             continue;
         }
         let n = g.ty(y).shape.last()?.clone();
         let Some(p) = vector(g, p, &n) else { continue };
-        let (gamma, beta) = if op == BinaryOp::Mul { (p, operands[2]) } else { (operands[1], p) };
+        operands[if op == BinaryOp::Mul { 1 } else { 2 }] = p;
         let loc = g.node(v).loc.clone();
-        return g.add(Op::LayerNorm { eps }, &[operands[0], gamma, beta], &loc).ok();
+        return g.add(norm, &operands, &loc).ok();
     }
     None
 }

@@ -41,7 +41,7 @@ pub const PASSES: &[Entry] = &[
     Entry { pass: &FuseAttention, doc: "make scores, mask, softmax and weighted sum one attention" },
     Entry { pass: &FuseEmbeddings, doc: "make sums of table rows and terms, and layer norms, one sum_norm" },
     Entry { pass: &FuseGelu, doc: "recognise gelu in its erf and tanh forms" },
-    Entry { pass: &FuseLayerNorm, doc: "recognise layer norms that were spelled out" },
+    Entry { pass: &FuseLayerNorm, doc: "recognise norms that were spelled out" },
     Entry { pass: &FuseLinear, doc: "join a product with its bias, activation, residual and layer norm" },
     Entry { pass: &FuseQuantise, doc: "recognise quantisation with one scale" },
     Entry { pass: &IntegerLinear, doc: "compute products of dequantised operands in their integers" },

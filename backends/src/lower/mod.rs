@@ -483,6 +483,10 @@ impl Lowering<'_> {
         };
         let tasks = match &node.op {
             Op::Softmax { axis } => rows::softmax(&mut c, shape, *axis, dtype, x, y),
+            Op::RmsNorm { eps } => {
+                let ins = [x, self.arg(node.operands[1])];
+                rows::rms_norm(&mut c, shape, *eps, dtype, ins, y)
+            }
             Op::LayerNorm { eps } => {
                 let ins = [x, self.arg(node.operands[1]), self.arg(node.operands[2])];
                 rows::layer_norm(&mut c, shape, *eps, dtype, ins, y)

@@ -161,12 +161,7 @@ pub fn layer_norm(c: &mut Ctx, shape: &[Dim], eps: f32, dtype: DType, ins: [Arg;
             let d = c.b.sub(x, m);
             c.b.mul(d, d)
         });
-        let variance = c.b.div(squares, n);
-        let eps = c.imm(elem, 1, eps.into());
-        let v = c.b.add(variance, eps);
-        let root = c.b.un(Un::Sqrt, v);
-        let one = c.imm(elem, 1, 1.0);
-        let scale = c.b.div(one, root);
+        let scale = inverse_root(c, squares, n, elem, eps);
         run.each(c, &mut |c, i, lanes| {
             let x = run.load(c, i, lanes);
             let (m, s) = (c.b.splat(mean, lanes), c.b.splat(scale, lanes));
@@ -174,6 +169,36 @@ pub fn layer_norm(c: &mut Ctx, shape: &[Dim], eps: f32, dtype: DType, ins: [Arg;
             let d = c.b.mul(d, s);
             let (g, b) = (c.b.load(gamma, i, 0, lanes), c.b.load(beta, i, 0, lanes));
             let v = c.b.fma(d, g, b);
+            run.store(c, y, i, v);
+        });
+    })
+}
+
+/// 1 / sqrt(sum / n + eps).
+fn inverse_root(c: &mut Ctx, sum: Reg, n: Reg, elem: Elem, eps: f32) -> Reg {
+    let (mean, eps, one) = (c.b.div(sum, n), c.imm(elem, 1, eps.into()), c.imm(elem, 1, 1.0));
+    let v = c.b.add(mean, eps);
+    let root = c.b.un(Un::Sqrt, v);
+    c.b.div(one, root)
+}
+
+/// The norm without a mean over the last axis: one pass for the squares, one to write.
+pub fn rms_norm(c: &mut Ctx, shape: &[Dim], eps: f32, dtype: DType, ins: [Arg; 2], y: Arg) -> Tasks {
+    let [x, gamma] = ins.map(|a| c.input(a, dtype));
+    let y = c.output(y, dtype);
+    // As in a layer norm.
+    c.in_place.push((y, x));
+    let axis = shape.len() - 1;
+    let elem = Elem::of(dtype);
+    rows(c, shape, axis, x, dtype, |c, run| {
+        let n = count(c, &run.len, elem);
+        let squares = run.fold(c, ReduceOp::Sum, dtype, &mut |c, _, x, _| c.b.mul(x, x));
+        let scale = inverse_root(c, squares, n, elem, eps);
+        run.each(c, &mut |c, i, lanes| {
+            let (x, s) = (run.load(c, i, lanes), c.b.splat(scale, lanes));
+            let g = c.b.load(gamma, i, 0, lanes);
+            let v = c.b.mul(x, s);
+            let v = c.b.mul(v, g);
             run.store(c, y, i, v);
         });
     })

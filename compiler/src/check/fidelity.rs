@@ -64,5 +64,6 @@ pub fn layers(
 
 /// Whether an op is one that a layer may end with.
 fn is_fused(op: &Op) -> bool {
-    matches!(op, Op::Linear(_) | Op::MatMul { .. } | Op::SumNorm(_) | Op::LayerNorm { .. } | Op::Attention(_))
+    let norm = matches!(op, Op::SumNorm(_) | Op::LayerNorm { .. } | Op::RmsNorm { .. });
+    norm || matches!(op, Op::Linear(_) | Op::MatMul { .. } | Op::Attention(_))
 }

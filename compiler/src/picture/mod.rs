@@ -60,7 +60,7 @@ impl Kind {
             Op::Constant(_) | Op::Dim(_) | Op::Iota { .. } => Kind::Constant,
             Op::MatMul { .. } | Op::Linear(_) => Kind::Product,
             Op::Attention(_) | Op::Softmax { .. } => Kind::Attention,
-            Op::LayerNorm { .. } | Op::SumNorm(_) => Kind::Norm,
+            Op::LayerNorm { .. } | Op::RmsNorm { .. } | Op::SumNorm(_) => Kind::Norm,
             Op::Reduce { .. } | Op::ArgMax { .. } | Op::TopK { .. } | Op::CumSum { .. } => Kind::Reduction,
             Op::RowScale(_) | Op::RowOffset(_) => Kind::Reduction,
             Op::Unary(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Cast(_) => Kind::Elementwise,

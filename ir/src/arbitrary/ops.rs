@@ -61,6 +61,12 @@ pub(super) fn fitting(g: &mut Gen<'_, '_>) -> (Op, Vec<ValueId>) {
             let vector = TensorType::new(ty.dtype, ty.shape[ty.rank() - 1..].to_vec());
             (Op::LayerNorm { eps: g.source.of(&[1e-12, 0.0, 1e-5]) }, vec![x, g.of_type(&vector), g.of_type(&vector)])
         }
+        "rms_norm" => {
+            let x = ranked(g, |t| t.dtype.is_float(), DType::F32);
+            let ty = g.graph.ty(x).clone();
+            let vector = TensorType::new(ty.dtype, ty.shape[ty.rank() - 1..].to_vec());
+            (Op::RmsNorm { eps: g.source.of(&[1e-12, 0.0, 1e-5]) }, vec![x, g.of_type(&vector)])
+        }
         "matmul" => {
             let x = g
                 .any(|t| t.rank() >= 2 && (t.dtype.is_float() || t.dtype == DType::I32), f32(vec![2.into(), 3.into()]));

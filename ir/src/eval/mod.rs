@@ -133,6 +133,7 @@ pub fn eval_op(op: &Op, ty: &TensorType, dims: &[i64], x: &[&Tensor]) -> Result<
         Op::CumSum { axis, exclusive, reverse } => reduce::cum_sum(*axis, *exclusive, *reverse, x[0]),
         Op::Softmax { axis } => reduce::softmax(*axis, x[0]),
         Op::LayerNorm { eps } => reduce::layer_norm(*eps, x[0], x[1], x[2]),
+        Op::RmsNorm { eps } => reduce::rms_norm(*eps, x[0], x[1]),
         Op::MatMul { trans_b } => matmul::matmul(*trans_b, x[0], x[1], &shape),
         Op::Transpose { perm } => movement::transpose(perm, x[0]),
         Op::Reshape { .. } => {

@@ -155,3 +155,15 @@ pub(super) fn layer_norm(eps: f32, x: &Tensor, gamma: &Tensor, beta: &Tensor) ->
     }
     put_f64(x.dtype(), v.into_iter())
 }
+
+pub(super) fn rms_norm(eps: f32, x: &Tensor, gamma: &Tensor) -> Vec<u8> {
+    let (mut v, gamma) = (f64s(x), f64s(gamma));
+    if !gamma.is_empty() {
+        for row in v.chunks_exact_mut(gamma.len()) {
+            let mean = row.iter().map(|x| x * x).sum::<f64>() / gamma.len() as f64;
+            let scale = 1.0 / (mean + f64::from(eps)).sqrt();
+            row.iter_mut().zip(&gamma).for_each(|(x, g)| *x *= scale * g);
+        }
+    }
+    put_f64(x.dtype(), v.into_iter())
+}

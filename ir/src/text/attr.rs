@@ -100,7 +100,7 @@ pub(super) fn attrs(op: &Op) -> Vec<(&'static str, Attr)> {
         Op::CumSum { axis, exclusive, reverse } => {
             vec![("axis", Attr::Int(*axis)), ("exclusive", Attr::Bool(*exclusive)), ("reverse", Attr::Bool(*reverse))]
         }
-        Op::LayerNorm { eps } => vec![("eps", Attr::Float(*eps))],
+        Op::LayerNorm { eps } | Op::RmsNorm { eps } => vec![("eps", Attr::Float(*eps))],
         Op::MatMul { trans_b } => vec![("trans_b", Attr::Bool(*trans_b))],
         Op::Transpose { perm } => vec![("perm", Attr::Ints(perm.clone()))],
         Op::Reshape { shape } | Op::Broadcast { shape } => vec![("shape", Attr::Dims(shape.clone()))],
@@ -260,6 +260,7 @@ pub(super) fn build(name: &str, a: &mut Attrs) -> Result<Op, String> {
         "cum_sum" => Op::CumSum { axis: a.int("axis")?, exclusive: a.flag("exclusive"), reverse: a.flag("reverse") },
         "softmax" => Op::Softmax { axis: a.int("axis")? },
         "layer_norm" => Op::LayerNorm { eps: a.float("eps")? },
+        "rms_norm" => Op::RmsNorm { eps: a.float("eps")? },
         "matmul" => Op::MatMul { trans_b: a.flag("trans_b") },
         "transpose" => Op::Transpose { perm: a.ints("perm")? },
         "reshape" => Op::Reshape { shape: a.dims("shape")? },

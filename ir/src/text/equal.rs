@@ -63,7 +63,9 @@ fn bits(x: Option<f32>) -> Option<u32> {
 fn same_op(a: &Op, b: &Op) -> bool {
     match (a, b) {
         // Bits, so that NaN equals itself and the zeros differ.
-        (Op::LayerNorm { eps: x }, Op::LayerNorm { eps: y }) => x.to_bits() == y.to_bits(),
+        (Op::LayerNorm { eps: x }, Op::LayerNorm { eps: y }) | (Op::RmsNorm { eps: x }, Op::RmsNorm { eps: y }) => {
+            x.to_bits() == y.to_bits()
+        }
         (Op::Linear(x), Op::Linear(y)) => {
             bits(x.norm) == bits(y.norm) && Linear { norm: None, ..*x } == Linear { norm: None, ..*y }
         }

@@ -39,6 +39,7 @@ names! {
     Op::CumSum { .. } => vec!["cum_sum"],
     Op::Softmax { .. } => vec!["softmax"],
     Op::LayerNorm { .. } => vec!["layer_norm"],
+    Op::RmsNorm { .. } => vec!["rms_norm"],
     Op::MatMul { .. } => vec!["matmul"],
     Op::Transpose { .. } => vec!["transpose"],
     Op::Reshape { .. } => vec!["reshape"],

@@ -66,7 +66,7 @@ fn rowwise(g: &Graph, p: &Padding, v: ValueId, i: usize) -> bool {
     let rank = g.ty(o).rank();
     match g.op(v) {
         Op::Unary(_) | Op::Cast(_) | Op::Binary(_) | Op::Compare(_) | Op::Select | Op::Broadcast { .. } => same_rank,
-        Op::LayerNorm { .. } => i == 0 && rank > 2,
+        Op::LayerNorm { .. } | Op::RmsNorm { .. } => i == 0 && rank > 2,
         Op::MatMul { .. } => i == 0 && same_rank && rank > 2,
         Op::Linear(l) => rank > 2 && (i == 0 || Some(i) == l.residual_at()),
         Op::Attention(_) => i == 0,

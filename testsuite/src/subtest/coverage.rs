@@ -25,6 +25,7 @@ fn op_names() -> BTreeSet<&'static str> {
         "cum_sum",
         "softmax",
         "layer_norm",
+        "rms_norm",
         "matmul",
         "transpose",
         "reshape",
@@ -61,6 +62,7 @@ fn named(op: &Op) -> &'static str {
         | Op::CumSum { .. }
         | Op::Softmax { .. }
         | Op::LayerNorm { .. }
+        | Op::RmsNorm { .. }
         | Op::MatMul { .. }
         | Op::Transpose { .. }
         | Op::Reshape { .. }

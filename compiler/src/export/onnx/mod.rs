@@ -254,7 +254,7 @@ impl Writer<'_> {
         let role = |i: usize| match (g.op(v), i) {
             (Op::MatMul { .. }, 1) => "weight",
             (Op::Gather { .. }, 0) => "table",
-            (Op::LayerNorm { .. }, 1) => "gamma",
+            (Op::LayerNorm { .. } | Op::RmsNorm { .. }, 1) => "gamma",
             (Op::LayerNorm { .. }, 2) => "beta",
             _ => "constant",
         };

@@ -1,6 +1,6 @@
 //! Plain ops: one operator of ONNX each, or a few where its operator is narrower.
 
-use bertc_ir::{BinaryOp, CmpOp, DType, Dim, Op, ReduceOp, Scalar, UnaryOp, ValueId};
+use bertc_ir::{BinaryOp, CmpOp, DType, Dim, Op, ReduceOp, Scalar, TensorType, UnaryOp, ValueId};
 
 use super::out::{float, int, string};
 use super::sizes::fixed;
@@ -74,6 +74,7 @@ impl Writer<'_> {
             }
             Op::Softmax { axis: a } => Ok(self.out.node("Softmax", &refs, vec![axis(a)])),
             Op::LayerNorm { eps } => Ok(self.layer_norm(&refs, *eps)),
+            Op::RmsNorm { eps } => Ok(self.rms_norm(refs[0], refs[1], *eps, g.ty(v))),
             Op::MatMul { trans_b: false } => plain(self, "MatMul"),
             Op::MatMul { trans_b: true } => {
                 let rank = g.ty(g.operands(v)[1]).rank();
@@ -125,6 +126,22 @@ impl Writer<'_> {
     /// Of x, gamma and beta, over the last axis.
     pub(super) fn layer_norm(&mut self, x: &[&str], eps: f32) -> String {
         self.out.node("LayerNormalization", x, vec![int("axis", -1), float("epsilon", eps)])
+    }
+
+    /// Spelled out, in f32 at least: `RMSNormalization` is of a later opset.
+    fn rms_norm(&mut self, x: &str, gamma: &str, eps: f32, ty: &TensorType) -> String {
+        let wide = if ty.dtype == DType::F64 { DType::F64 } else { DType::F32 };
+        let half = ty.dtype == DType::F16;
+        let x = if half { self.out.cast(x, wide) } else { x.to_string() };
+        let squares = self.out.node("Mul", &[&x, &x], vec![]);
+        let mean = self.reduce("ReduceMean", &squares, &[ty.rank() as i64 - 1], true);
+        let eps = self.out.scalar(wide, eps.into());
+        let mean = self.out.node("Add", &[&mean, &eps], vec![]);
+        let root = self.out.node("Sqrt", &[&mean], vec![]);
+        let y = self.out.node("Div", &[&x, &root], vec![]);
+        let gamma = if half { self.out.cast(gamma, wide) } else { gamma.to_string() };
+        let y = self.out.node("Mul", &[&y, &gamma], vec![]);
+        if half { self.out.cast(&y, DType::F16) } else { y }
     }
 
     /// The last two of `rank` dims swapped.
