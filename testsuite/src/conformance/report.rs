@@ -41,6 +41,10 @@ pub fn page(tests: &[Test], outcomes: &Outcomes, expected: &BTreeMap<String, Str
         let domain = if domain.is_empty() { "ai.onnx" } else { domain };
         let _ = write!(text, "\nOf `{domain}`: {}.\n", names.join(", "));
     }
+    text += "\n## Operators that are not taken\n\nThe error at such a node says what is nearest:\n\n";
+    for (names, hint) in bertc::import::onnx::NOT_TAKEN {
+        let _ = writeln!(text, "- {}: {hint}", names.join(", "));
+    }
     text
 }
 

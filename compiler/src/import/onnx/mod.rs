@@ -59,6 +59,8 @@ pub struct Imported {
 /// Oldest and newest version of the default operator set that is understood.
 pub const OPSETS: std::ops::RangeInclusive<i64> = 7..=28;
 
+pub use unsupported::NOT_TAKEN;
+
 /// The operators that can be imported: domains, each with its operators by name.
 pub fn operators() -> Vec<(&'static str, Vec<&'static str>)> {
     let names = |(domain, all): (&'static str, &[(&'static str, _)])| {

@@ -5,8 +5,8 @@ use bertc_ir::{Diag, Loc};
 
 use super::ops::OPERATORS;
 
-/// Operators of ONNX that are not taken, with why, or what to write instead.
-const HINTS: &[(&[&str], &str)] = &[
+/// Operators that are not taken, with why, or what is nearest to them that is.
+pub const NOT_TAKEN: &[(&[&str], &str)] = &[
     (
         &["Loop", "Scan"],
         "compiled code has no loops of the model's own: export it with the loop unrolled; `If` is taken where its condition is \
@@ -103,7 +103,7 @@ const OPTIMISED: &str = "ONNX Runtime's optimiser writes it: take the model from
 /// The error for an operator that isn't taken. `version` is how the operator set is called.
 pub fn operator(domain: &str, op: &str, version: &str) -> Diag {
     let known = OPERATORS.iter().find(|(d, _)| *d == domain).map_or(&[][..], |(_, all)| all);
-    let hint = HINTS.iter().find(|(names, _)| names.contains(&op)).map(|(_, hint)| *hint);
+    let hint = NOT_TAKEN.iter().find(|(names, _)| names.contains(&op)).map(|(_, hint)| *hint);
     let near = did_you_mean(op, known.iter().map(|(name, _)| *name));
     // The same name in the other domain.
     let elsewhere = OPERATORS.iter().find(|(_, all)| all.iter().any(|(name, _)| *name == op)).map(|(d, _)| match *d {
@@ -144,4 +144,25 @@ pub fn grouped(errors: Vec<Diag>) -> Vec<Diag> {
         n => d.note(format!("the same at {n} more nodes: {}", others.join(", "))),
     };
     groups.into_iter().map(all).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn hints_are_of_operators_that_are_not_taken_and_name_some_that_are() {
+        let taken: BTreeSet<&str> = OPERATORS.iter().flat_map(|(_, all)| all.iter().map(|(name, _)| *name)).collect();
+        let mut seen = BTreeSet::new();
+        for (names, hint) in NOT_TAKEN {
+            for name in *names {
+                assert!(!taken.contains(name) && seen.insert(name), "{name} is taken, or there twice");
+            }
+            for name in hint.split('`').skip(1).step_by(2) {
+                assert!(taken.contains(name) || name == "If", "'{name}' is no operator that is taken");
+            }
+        }
+    }
 }
