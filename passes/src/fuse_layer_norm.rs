@@ -18,7 +18,7 @@
 //! TensorFlow's order, `x·f + (beta - mean·f)` with `f = gamma / √(var + eps)`, is known too. A missing gamma is ones, a
 //! missing beta zeros. The results differ by rounding: the fused op rounds once.
 
-use bertc_ir::{BinaryOp, Diag, Graph, Loc, Op, ReduceOp, UnaryOp, ValueId};
+use bertc_ir::{BinaryOp, DType, Diag, Graph, Loc, Op, ReduceOp, UnaryOp, ValueId};
 
 use crate::pass::{Pass, PassContext};
 use crate::pattern::{Rewrite, binary, either, rewrite, scalar, single_user, splat, vector};
@@ -72,7 +72,8 @@ fn mean(g: &Graph, v: ValueId) -> Option<(ValueId, bool)> {
     let (sum, factor) = crate::pattern::scaled(g, v)?;
     let (op, x, last) = kept(sum)?;
     let n = g.ty(x).shape.last()?.as_const()? as f64;
-    (op == ReduceOp::Sum && last && (factor * n - 1.0).abs() < 1e-6).then_some((x, last))
+    let rounding = if g.ty(x).dtype == DType::F64 { 1e-15 } else { 1e-6 };
+    (op == ReduceOp::Sum && last && (factor * n - 1.0).abs() < rounding).then_some((x, last))
 }
 
 /// The deviation whose square `v` is, with eps.
@@ -90,10 +91,15 @@ fn variance(g: &Graph, v: ValueId) -> Result<Option<Deviation>, String> {
     if !last {
         return Err("variance axis is not last".to_string());
     }
-    let eps = scalar(g, eps).ok_or("eps is not a constant")? as f32;
+    let eps = scalar(g, eps).ok_or("eps is not a constant")?;
     if !(eps.is_finite() && eps >= 0.0) {
         return Err(format!("eps is {eps}"));
     }
+    // Of f64 it may be finer than the op can say.
+    if f64::from(eps as f32) != eps {
+        return Err(format!("eps is {eps}, which is no f32"));
+    }
+    let eps = eps as f32;
     Ok(Some(Deviation { centred, eps }))
 }
 

@@ -351,7 +351,8 @@ impl<'a> Run<'a> {
         if let Some(s) = small
             && !ops::takes_small(n.op_type())
         {
-            return Err(Stop::Fail(format!("operands of {} are not supported", s.name())));
+            let others = "`Cast` and `DequantizeLinear` make others of them";
+            return Err(Stop::Fail(format!("operands of {} are not supported: {others}", s.name())));
         }
         let given = self.calls.last().map_or(&[][..], |c| &c.attributes);
         let mut cx = Cx::new(&mut self.b, n, opset, ins, &mut self.external).in_function(given);

@@ -115,7 +115,7 @@ impl Small {
             T::Float8e5m2 => format("float8e5m2", 8, 2, 15, 0x7b, Some(0x7c), 0x7e),
             T::Float8e5m2fnuz => format("float8e5m2fnuz", 8, 2, 16, 0x7f, Some(0x80), 0x80),
             T::Float8e8m0 => format("float8e8m0", 8, 0, 127, 0xfe, Some(0xff), 0xff),
-            // There is no NaN: the negative zero stands for it.
+            // There is no NaN: as in ONNX's reference implementation the negative zero stands for it.
             T::Float4e2m1 => format("float4e2m1", 4, 1, 1, 0x7, None, 0x8),
             _ => return None,
         })
@@ -195,10 +195,12 @@ fn encoded(b: &mut Builder, x: &V, f: &Format, how: Conversion) -> R<V> {
     let zero = n(b, 0.0);
     let (mut t, mut e, steps) = if f.mantissa > 0 {
         // Beyond twice the largest value all are alike. From here on the least normal number is 1.
-        let top = n(b, 2.0 * f64::from(f.value(f.max)));
+        let (top, up) = (2.0 * f64::from(f.value(f.max)), f64::from(f.bias - 1).exp2());
+        // The largest power of two among the exponents that there are then.
+        let steps = 1 << ((top * up).log2() as u32).ilog2();
+        let (top, up) = (n(b, top), n(b, up));
         let t = b.binary(BinaryOp::Min, &a, &top)?;
-        let up = n(b, f64::from(f.bias - 1).exp2());
-        (b.binary(BinaryOp::Mul, &t, &up)?, zero.clone(), 16)
+        (b.binary(BinaryOp::Mul, &t, &up)?, zero.clone(), steps)
     } else {
         // f32's own range: numbers below 1 are brought up from the least power of two.
         let (one, up, half) = (n(b, 1.0), n(b, 127f64.exp2()), n(b, 127.0));

@@ -98,8 +98,12 @@ pub fn constant(t: &TensorProto, external: &mut External) -> Result<V, String> {
     if t.segment.is_some() {
         return Err("segmented tensors are not supported".to_string());
     }
-    let mut bytes =
-        shape.iter().try_fold(dtype.size(), |a, &d| a.checked_mul(d)).ok_or("its size overflows 64 bits")?;
+    // A size of 0 hides what the others overflow to, until something replaces it.
+    let others = shape.iter().filter(|&&d| d > 0).try_fold(8usize, |a, &d| a.checked_mul(d));
+    if others.is_none_or(|n| i64::try_from(n).is_err()) {
+        return Err("its size overflows 64 bits".to_string());
+    }
+    let mut bytes = shape.iter().product::<usize>() * dtype.size();
     let elements = bytes;
     if bits < 8 {
         bytes = bytes.div_ceil(usize::from(8 / bits));
@@ -129,7 +133,7 @@ pub fn constant(t: &TensorProto, external: &mut External) -> Result<V, String> {
 }
 
 /// Elements of fewer than 8 bits, the first in the lowest bits of a byte, as one byte each.
-fn unpacked(data: &[u8], elements: usize, bits: u8, dtype: DType) -> Bytes {
+pub fn unpacked(data: &[u8], elements: usize, bits: u8, dtype: DType) -> Bytes {
     let each = usize::from(8 / bits);
     let spare = 8 - u32::from(bits);
     let one = |i: usize| {

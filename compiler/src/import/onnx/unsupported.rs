@@ -1,5 +1,8 @@
 //! What to say of operators that aren't taken: what they are, and what is nearest to them that is taken.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
 use bertc_ir::diag::did_you_mean;
 use bertc_ir::{Diag, Loc};
 
@@ -98,50 +101,58 @@ pub const NOT_TAKEN: &[(&[&str], &str)] = &[
 const NO_ENCODER: &str = "no text encoder has it: that part belongs in front of the compiled model";
 
 /// Fused operators come from an optimiser, and there is a model without them.
-const OPTIMISED: &str = "ONNX Runtime's optimiser writes it: take the model from before, or optimise at a lower level";
+const OPTIMISED: &str =
+    "where ONNX Runtime's optimiser has written it: take the model from before, or optimise at a lower level";
 
 /// The error for an operator that isn't taken. `version` is how the operator set is called.
 pub fn operator(domain: &str, op: &str, version: &str) -> Diag {
     let known = OPERATORS.iter().find(|(d, _)| *d == domain).map_or(&[][..], |(_, all)| all);
     let hint = NOT_TAKEN.iter().find(|(names, _)| names.contains(&op)).map(|(_, hint)| *hint);
-    let near = did_you_mean(op, known.iter().map(|(name, _)| *name));
+    let near = || did_you_mean(op, known.iter().map(|(name, _)| *name));
     // The same name in the other domain.
-    let elsewhere = OPERATORS.iter().find(|(_, all)| all.iter().any(|(name, _)| *name == op)).map(|(d, _)| match *d {
+    let has = |all: &[(&str, _)]| all.iter().any(|(name, _)| *name == op);
+    let elsewhere = OPERATORS.iter().find(|(d, all)| has(all) || (d.is_empty() && op == "If")).map(|(d, _)| match *d {
         "" => format!("'{op}' of the standard domain is taken"),
         d => format!("'{op}' of the domain {d} is taken"),
     });
     let (what, help) = match (domain, hint) {
         ("" | "com.microsoft", Some(hint)) => ("the operator is not supported", Some(hint.to_string())),
-        ("", None) => ("the operator is none of ONNX's", elsewhere.or(near)),
-        ("com.microsoft", None) => ("the operator is not supported", elsewhere.or_else(|| Some(OPTIMISED.into()))),
+        ("", None) => ("the operator is none of ONNX's", elsewhere.or_else(near)),
+        ("com.microsoft", None) => {
+            ("the operator is not supported", elsewhere.or_else(near).or_else(|| Some(OPTIMISED.into())))
+        }
         _ => {
             let body = "a function in the model that says what it computes would be taken";
-            ("the operator is not supported: its domain is unknown", elsewhere.or_else(|| Some(body.into())))
+            ("the operator is not supported: none of its domain is", elsewhere.or_else(|| Some(body.into())))
         }
     };
     Diag::new(format!("{what}{version}")).maybe_help(help)
 }
 
+/// So many nodes are named; a model with more of them is told apart by its first ones.
+const NAMED: usize = 100;
+
 /// Makes one error of those that say the same of nodes of one operator: the first node's, with the others' names.
 pub fn grouped(errors: Vec<Diag>) -> Vec<Diag> {
-    let op = |d: &Diag| match &d.loc {
-        Loc::Node { op, .. } => Some(op.clone()),
-        _ => None,
-    };
     let mut groups: Vec<(Diag, Vec<String>)> = Vec::new();
+    let mut first = HashMap::new();
     for d in errors {
-        let same = |(first, _): &&mut (Diag, Vec<String>)| {
-            op(&d).is_some() && op(first) == op(&d) && first.message == d.message && first.notes == d.notes
-        };
-        match (groups.iter_mut().find(same), &d.loc) {
-            (Some((_, others)), Loc::Node { name, .. }) => others.push(format!("'{name}'")),
-            _ => groups.push((d, Vec::new())),
+        if let Loc::Node { name, op, .. } = &d.loc {
+            match first.entry((op.clone(), d.message.clone(), d.notes.clone())) {
+                Entry::Vacant(v) => drop(v.insert(groups.len())),
+                Entry::Occupied(at) => {
+                    groups[*at.get()].1.push(format!("'{name}'"));
+                    continue;
+                }
+            }
         }
+        groups.push((d, Vec::new()));
     }
     let all = |(d, others): (Diag, Vec<String>)| match others.len() {
         0 => d,
         1 => d.note(format!("the same at node {}", others[0])),
-        n => d.note(format!("the same at {n} more nodes: {}", others.join(", "))),
+        n if n <= NAMED => d.note(format!("the same at {n} more nodes: {}", others.join(", "))),
+        n => d.note(format!("the same at {n} more nodes: {} and others", others[..NAMED].join(", "))),
     };
     groups.into_iter().map(all).collect()
 }

@@ -76,6 +76,9 @@ pub fn pow(c: &mut Cx<'_>) -> R<Vec<V>> {
 
 /// `Cast`.
 pub fn cast(c: &mut Cx<'_>) -> R<Vec<V>> {
+    if !c.has("to") {
+        return Err("attribute 'to' is missing".into());
+    }
     let (to, x) = (Element::of_attribute(c.int("to", 0)?)?, c.input(0)?);
     converted(c, to, &x)
 }

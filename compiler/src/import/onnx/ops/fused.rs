@@ -94,6 +94,9 @@ pub fn quantised_embed_layer_norm(c: &mut Cx<'_>) -> R<Vec<V>> {
 /// The norm of the embeddings, the number of ones, the sum. `read` gives input `i`, or its rows at indices.
 fn embedded(c: &mut Cx<'_>, given: Option<V>, read: impl Fn(&mut Cx<'_>, usize, Option<&V>) -> R<V>) -> R<Vec<V>> {
     let (ids, segments, mask) = (c.input(0)?, c.opt(1), c.opt(7));
+    if segments.is_none() && c.opt(4).is_some() {
+        return Err("segment_embedding is given without segment_ids".into());
+    }
     let eps = c.float("epsilon", 1e-12)?;
     // Which of two forms the second output has; ONNX Runtime computes one of them.
     if !matches!(c.int("mask_index_type", 0)?, 0 | 1) {

@@ -48,7 +48,7 @@ pub fn find(domain: &str, op: &str) -> Option<Lower> {
 
 /// Whether an operator of the standard moves elements whatever they are. The result has the operand's type.
 pub fn moves(op: &str) -> bool {
-    matches!(op, "Flatten" | "Identity" | "Reshape" | "Squeeze" | "Transpose" | "Unsqueeze")
+    matches!(op, "Flatten" | "Identity" | "Pad" | "Reshape" | "Squeeze" | "Transpose" | "Unsqueeze")
 }
 
 /// Whether an operator takes tensors of types that the IR doesn't have.
@@ -201,9 +201,8 @@ const MICROSOFT: Operators = &[
     ("QLinearConcat", |c| qlinear::concat(c, movement::concat)),
     ("QLinearLeakyRelu", |c| qlinear::unary(c, activation::leaky_relu)),
     ("QLinearMul", |c| qlinear::binary(c, |c| elementwise::binary(c, BinaryOp::Mul))),
-    ("QLinearReduceMean", |c| qlinear::reduce_mean(c, |c| reduce::reduce(c, reduce::Kind::Plain(ReduceOp::Mean)))),
     ("QLinearSigmoid", |c| qlinear::unary(c, |c| elementwise::unary(c, UnaryOp::Sigmoid))),
-    ("QLinearSoftmax", |c| qlinear::softmax(c, |c| softmax::softmax(c, false))),
+    ("QLinearSoftmax", qlinear::softmax),
     ("QLinearWhere", |c| qlinear::select(c, elementwise::select)),
     ("QuantizeLinear", quant::quantize),
     ("QuickGelu", fused::quick_gelu),

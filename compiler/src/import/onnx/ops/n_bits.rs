@@ -4,6 +4,7 @@ use bertc_ir::{BinaryOp, DType, Dim, Scalar, Tensor};
 
 use super::{matmul, quant};
 use crate::import::onnx::cx::Cx;
+use crate::import::onnx::tensor::{self, Element};
 use crate::import::onnx::value::{R, Stop, V, Val};
 
 /// Sizes of the weights.
@@ -19,19 +20,22 @@ struct Sizes {
     bytes: usize,
 }
 
+/// Elements that share a scale.
+fn block_size(n: i64) -> R<usize> {
+    let size = usize::try_from(n).ok().filter(|n| (16..=1 << 31).contains(n) && n.is_power_of_two());
+    size.ok_or_else(|| Stop::Fail(format!("block_size is {n}, expected a power of two of at least 16")))
+}
+
 fn sizes(c: &Cx<'_>) -> R<Sizes> {
     let positive = |name, default| -> R<usize> {
         let v = c.int(name, default)?;
         let v = usize::try_from(v).ok().filter(|v| (1..=1 << 31).contains(v));
         v.ok_or_else(|| Stop::Fail(format!("attribute '{name}' is missing or no size")))
     };
-    let (k, n, block) = (positive("K", 0)?, positive("N", 0)?, positive("block_size", 0)?);
+    let (k, n, block) = (positive("K", 0)?, positive("N", 0)?, block_size(c.int("block_size", 0)?)?);
     let bits = positive("bits", 4)?;
     if !matches!(bits, 2 | 4 | 8) {
         return Err(format!("weights of {bits} bits are not supported, expected 2, 4 or 8").into());
-    }
-    if block < 16 || !block.is_power_of_two() {
-        return Err(format!("block_size is {block}, expected a power of two of at least 16").into());
     }
     Ok(Sizes { k, n, bits, block, blocks: k.div_ceil(block), bytes: block * bits / 8 })
 }
@@ -105,52 +109,94 @@ fn weights(c: &Cx<'_>, s: &Sizes) -> R<V> {
 }
 
 /// The elements of a constant that is packed along its last dim, one a byte.
-fn unpacked(v: &V, bits: usize) -> R<V> {
-    let t = v.as_const().filter(|t| !t.shape().is_empty()).ok_or("data and zero_points must be constants")?;
-    let each = 8 / bits;
+fn unpacked(v: &V, bits: u8) -> R<V> {
+    let t = v.as_const().ok_or("data and zero_points must be constants")?;
+    let (mut shape, each) = (t.shape().to_vec(), usize::from(8 / bits));
+    let last = shape.last_mut().ok_or("data and zero_points must have dims")?;
+    *last = last.checked_mul(each).filter(|&n| i64::try_from(n).is_ok()).ok_or("a size overflows")?;
     let len = t.len().checked_mul(each).ok_or("a size overflows")?;
-    let data: Vec<u8> = (0..len).map(|i| element(t.bytes(), i, bits)).collect();
-    let mut shape = t.shape().to_vec();
-    *shape.last_mut().ok_or("a table has no dims")? *= each;
-    Ok(Val::constant(Tensor::new(DType::U8, shape, data.into()).ok_or("a size overflows")?))
+    let data = tensor::unpacked(t.bytes(), len, bits, DType::U8);
+    Ok(Val::constant(Tensor::new(DType::U8, shape, data).ok_or("a size overflows")?))
+}
+
+/// What a table of `GatherBlockQuantized` is made of.
+struct Table {
+    data: V,
+    scales: V,
+    zeros: Option<V>,
+    /// The axis whose elements are picked, and that along which blocks lie.
+    at: usize,
+    along: usize,
+    block: i64,
+}
+
+/// The operands, with elements of few bits one a byte.
+fn table(c: &mut Cx<'_>) -> R<Table> {
+    let (mut data, scales, mut zeros) = (c.input(0)?, c.input(2)?, c.opt(3));
+    let rank = data.rank();
+    let (at, along) = (c.int("gather_axis", 0)?, c.int("quantize_axis", 1)?);
+    let (at, along) = (c.axis_of(at, rank)?, c.axis_of(along, rank)?);
+    let bits = c.int("bits", 4)?;
+    if at == along {
+        return Err("gather_axis and quantize_axis are the same".into());
+    }
+    let [own, of_scales] = [&data, &scales].map(Element::of_value);
+    if of_scales.small.is_some() || !of_scales.dtype.is_float() {
+        return Err(format!("scales of {of_scales} are not supported").into());
+    }
+    if let Some(z) = zeros.as_ref().map(Element::of_value).filter(|z| *z != own) {
+        return Err(format!("zero points of {z} for data of {own}").into());
+    }
+    let floats = own.small.is_some_and(|s| s.is_float());
+    if floats && zeros.is_some() {
+        return Err(format!("data of {own} has no zero points").into());
+    }
+    let block = match c.int("block_size", 128)? {
+        0 if floats => data.shape[along].as_const().ok_or("a dim of data is unknown")?,
+        n => block_size(n)? as i64,
+    };
+    if own.small.is_none() {
+        let bits = u8::try_from(bits).ok().filter(|n| matches!(n, 2 | 4 | 8) && own.dtype == DType::U8);
+        let bits = bits.ok_or_else(|| format!("data of {own} with these bits is not supported"))?;
+        if at != 0 || along + 1 != rank {
+            return Err("bytes are gathered along the first axis, and have blocks along the last one".into());
+        }
+        data = unpacked(&data, bits)?;
+        zeros = match zeros {
+            // Rows are padded to whole bytes.
+            Some(z) if z.rank() == rank && scales.rank() == rank => {
+                let z = unpacked(&z, bits)?;
+                let (n, spare) = (scales.shape[along].clone(), Dim::constant(i64::from(8 / bits) - 1));
+                let padding = z.shape[along].sub(&n).ok_or("a size overflows")?;
+                if !c.b.ge(&padding, &Dim::constant(0)) || !c.b.ge(&spare, &padding) {
+                    return Err("zero points are not as many as scales".into());
+                }
+                Some(c.b.slice(&z, along, &Dim::constant(0), &n, 1)?)
+            }
+            Some(_) => zeros,
+            None => Some(Val::splat(DType::U8, scales.shape.clone(), Scalar::Int(1 << (bits - 1)))),
+        };
+    }
+    let same = |v: &V, i: usize| v.shape[i] == data.shape[i] || (floats && v.shape[i].as_const() == Some(1));
+    let fits = |v: &V| v.rank() == rank && (0..rank).all(|i| i == along || same(v, i));
+    if !fits(&scales) || zeros.as_ref().is_some_and(|z| z.shape != scales.shape) {
+        let (d, s) = (c.b.show_shape(&data.shape), c.b.show_shape(&scales.shape));
+        return Err(Stop::Fail(format!("scales of shape {s}, or zero points of another one, for data of shape {d}")));
+    }
+    Ok(Table { data, scales, zeros, at, along, block })
 }
 
 /// `GatherBlockQuantized`: rows of a table, (q - zero point) · scale.
 pub fn gather(c: &mut Cx<'_>) -> R<Vec<V>> {
-    let (mut data, indices, scales, mut zeros) = (c.input(0)?, c.input(1)?, c.input(2)?, c.opt(3));
-    let small = data.small.get();
-    let rank = data.rank();
-    let (bits, block) = (c.int("bits", 4)?, c.int("block_size", 128)?);
-    let (at, along) = (c.int("gather_axis", 0)?, c.int("quantize_axis", 1)?);
-    let (at, along) = (c.axis_of(at, rank)?, c.axis_of(along, rank)?);
-    if at == along {
-        return Err("gather_axis and quantize_axis are the same".into());
-    }
-    if small.is_none() {
-        if data.dtype != DType::U8 || !matches!(bits, 2 | 4 | 8) {
-            return Err(format!("data of {} with {bits} bits is not supported", data.dtype).into());
-        }
-        data = unpacked(&data, bits as usize)?;
-        zeros = match zeros {
-            // Padded to whole bytes: the blocks' own are sliced off.
-            Some(z) => {
-                let z = unpacked(&z, bits as usize)?;
-                let n = scales.shape.last().cloned().unwrap_or_default();
-                Some(c.b.slice(&z, rank - 1, &Dim::constant(0), &n, 1)?)
-            }
-            None => Some(Val::splat(DType::U8, Vec::new(), Scalar::Int(1 << (bits - 1)))),
-        };
-    }
-    // Scales broadcast along all other axes.
-    let mut shape = data.shape.clone();
-    shape[along] = scales.shape.get(along).cloned().ok_or("scales have fewer dims than data")?;
-    let block = if block == 0 { data.shape[along].as_const().ok_or("a dim of data is unknown")? } else { block };
+    let small = c.input(0)?.small.get();
+    let Table { data, scales, zeros, at, along, block } = table(c)?;
+    let indices = c.input(1)?;
     let q = c.b.gather(&data, &indices, at)?;
-    let q = match small {
-        Some(s) => s.decode(c.b, &q)?,
-        None => q,
-    };
+    let q = small.map_or_else(|| Ok(q.clone()), |s| s.decode(c.b, &q))?;
     let q = c.b.cast(DType::F32, &q)?;
+    // Scales of floats may be one for all rows.
+    let mut shape = data.shape.clone();
+    shape[along] = scales.shape[along].clone();
     // Behind the gathered axis the others have moved.
     let moved = if along > at { along + indices.rank() - 1 } else { along };
     let of_rows = |c: &mut Cx<'_>, v: &V| -> R<V> {
@@ -165,7 +211,7 @@ pub fn gather(c: &mut Cx<'_>) -> R<Vec<V>> {
             let z = of_rows(c, &z)?;
             c.b.binary(BinaryOp::Sub, &q, &z)?
         }
-        None => q,
+        None => q.clone(),
     };
     let y = c.b.binary(BinaryOp::Mul, &q, &s)?;
     Ok(vec![c.b.cast(scales.dtype, &y)?])

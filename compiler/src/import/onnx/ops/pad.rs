@@ -1,9 +1,10 @@
 //! `Pad`.
 
-use bertc_ir::{DType, Dim, Tensor};
+use bertc_ir::{Dim, Tensor};
 
 use crate::import::onnx::build::{Builder, overflow};
 use crate::import::onnx::cx::Cx;
+use crate::import::onnx::tensor::Element;
 use crate::import::onnx::value::{R, Stop, V, Val};
 
 /// What stands beyond the ends.
@@ -35,7 +36,7 @@ pub fn pad(c: &mut Cx<'_>) -> R<Vec<V>> {
     }
     // Each axis once; their order is that of the pads.
     c.axes_of(&axes, x.rank())?;
-    let value = value(c, x.dtype)?;
+    let value = value(c, &x)?;
     let beyond = match mode.as_str() {
         "constant" => Beyond::Constant(value),
         "reflect" => Beyond::Reflect,
@@ -52,14 +53,15 @@ pub fn pad(c: &mut Cx<'_>) -> R<Vec<V>> {
 }
 
 /// The constant, a scalar of the data's type.
-fn value(c: &mut Cx<'_>, dtype: DType) -> R<V> {
+fn value(c: &mut Cx<'_>, x: &V) -> R<V> {
     if c.opset < 11 {
         let v = c.float("value", 0.0)?;
-        return Ok(c.b.scalar(dtype, v.into()));
+        return Ok(c.b.scalar(x.dtype, v.into()));
     }
-    let Some(v) = c.opt(2) else { return Ok(c.b.scalar(dtype, 0.0)) };
-    if v.dtype != dtype {
-        return Err(format!("the constant is {}, the data {dtype}", v.dtype).into());
+    let Some(v) = c.opt(2) else { return Ok(c.b.scalar(x.dtype, 0.0)) };
+    let [own, data] = [&v, x].map(Element::of_value);
+    if own != data {
+        return Err(format!("the constant is {own}, the data {data}").into());
     }
     if v.rank() > 1 || v.shape.iter().any(|d| d.as_const() != Some(1)) {
         return Err("the constant must be a scalar".into());

@@ -4,7 +4,7 @@
 use bertc_ir::{BinaryOp, DType};
 
 use super::quant::saturate;
-use super::{Lower, integer};
+use super::{Lower, integer, softmax};
 use crate::import::onnx::build::Builder;
 use crate::import::onnx::cx::Cx;
 use crate::import::onnx::fold::int_range;
@@ -35,7 +35,13 @@ fn operand(c: &mut Cx<'_>, i: usize) -> R<V> {
 
 /// `f` on the numbers of these inputs, behind those in `first` as they are. The result is quantised as `dtype` with the scale
 /// and the zero point that are inputs `result` and the next.
-fn through(c: &mut Cx<'_>, first: &[usize], operands: &[usize], result: usize, f: Lower) -> R<Vec<V>> {
+fn through(
+    c: &mut Cx<'_>,
+    first: &[usize],
+    operands: &[usize],
+    result: usize,
+    f: impl FnOnce(&mut Cx<'_>) -> R<Vec<V>>,
+) -> R<Vec<V>> {
     let (scale, zero) = (c.input(result)?, c.opt(result + 1));
     let dtype = match (&zero, operands.first()) {
         (Some(z), _) => z.dtype,
@@ -74,20 +80,24 @@ pub fn select(c: &mut Cx<'_>, f: Lower) -> R<Vec<V>> {
 
 /// `QLinearConcat`: the result's scale and zero point, then the operands.
 pub fn concat(c: &mut Cx<'_>, f: Lower) -> R<Vec<V>> {
+    if c.ins.len() % 3 != 2 {
+        return Err("each operand has a scale and a zero point".into());
+    }
     let operands: Vec<usize> = (2..c.ins.len()).step_by(3).collect();
     through(c, &[], &operands, 0, f)
 }
 
-/// `QLinearSoftmax`, which names the version of `Softmax` that it is.
-pub fn softmax(c: &mut Cx<'_>, f: Lower) -> R<Vec<V>> {
-    c.opset = c.int("opset", 13)?;
-    unary(c, f)
-}
-
-/// `QLinearReduceMean`, whose axes are an attribute.
-pub fn reduce_mean(c: &mut Cx<'_>, f: Lower) -> R<Vec<V>> {
-    c.opset = 13;
-    unary(c, f)
+/// `QLinearSoftmax`, which names the version of `Softmax` that it is; the axis is the last one in all of them.
+pub fn softmax(c: &mut Cx<'_>) -> R<Vec<V>> {
+    if !c.has("opset") {
+        return Err("attribute 'opset' is missing".into());
+    }
+    let opset = c.int("opset", 13)?;
+    through(c, &[], &[0], 3, |c| {
+        let x = c.input(0)?;
+        let axis = c.axis(-1, x.rank())?;
+        Ok(vec![softmax::of_version(c.b, &x, axis, opset, false)?])
+    })
 }
 
 /// `QGemm`: alpha · (A' · B' + C) of integers times the operands' scales; quantised if the result has a scale.

@@ -6,7 +6,7 @@ use crate::import::onnx::build::{Builder, overflow};
 use crate::import::onnx::cx::Cx;
 use crate::import::onnx::fold::int_range;
 use crate::import::onnx::small::{Conversion, Small};
-use crate::import::onnx::tensor::{self, Element};
+use crate::import::onnx::tensor::Element;
 use crate::import::onnx::value::{R, Stop, V};
 
 /// Along which axis scales and zero points lie, and how many elements share one: 0 if each has its own.
@@ -115,12 +115,16 @@ fn target(c: &Cx<'_>, zero: Option<&V>) -> R<Element> {
 fn quotient(c: &mut Cx<'_>, x: &V, scale: &V, at: &Blocks) -> R<V> {
     let named = match c.int("precision", 0)? {
         0 => None,
-        n => Some(tensor::dtype(i32::try_from(n).unwrap_or(0))?),
+        n => Some(Element::of_attribute(n)?),
+    };
+    let named = match named {
+        Some(Element { dtype, small: None }) if dtype.is_float() => Some(dtype),
+        None => None,
+        Some(e) => return Err(format!("a division in {e} is not supported").into()),
     };
     // f32 at least: f16 can't hold every 16-bit result.
     let wide = match named {
         Some(DType::F64) => DType::F64,
-        Some(d) if !d.is_float() => return Err(format!("a division in {d} is not supported").into()),
         None if scale.dtype == DType::I32 => DType::F64,
         _ => DType::F32,
     };
@@ -142,7 +146,7 @@ pub fn quantize(c: &mut Cx<'_>) -> R<Vec<V>> {
     let (saturated, scale) = (c.flag("saturate", true)?, plain(c.b, &scale)?);
     let to = target(c, zero.as_ref())?;
     if !x.dtype.is_float() && x.dtype != DType::I32 {
-        return Err(format!("quantising {} is not supported", x.dtype).into());
+        return Err(format!("quantising {} is not supported", Element::of_value(&x)).into());
     }
     let z = zero.map(|z| param(c, &z, &x, &at)).transpose()?;
     let v = quotient(c, &x, &scale, &at)?;
@@ -163,10 +167,10 @@ pub fn dequantize(c: &mut Cx<'_>) -> R<Vec<V>> {
     let (x, scale, zero) = (c.input(0)?, c.input(1)?, c.opt(2));
     let (at, scale) = (blocks(c)?, plain(c.b, &scale)?);
     let to = match c.int("output_dtype", 0)? {
-        0 => scale.dtype,
-        n => tensor::dtype(i32::try_from(n).unwrap_or(0))?,
+        0 => Element::of_value(&scale),
+        n => Element::of_attribute(n)?,
     };
-    if !to.is_float() || !scale.dtype.is_float() {
+    if to.small.is_some() || !to.dtype.is_float() || !scale.dtype.is_float() {
         return Err(format!("dequantising to {to} by scales of {} is not supported", scale.dtype).into());
     }
     if !matches!(x.dtype, DType::I8 | DType::U8 | DType::I16 | DType::U16 | DType::I32) {
@@ -184,6 +188,7 @@ pub fn dequantize(c: &mut Cx<'_>) -> R<Vec<V>> {
             v = c.b.binary(BinaryOp::Sub, &v, &z)?;
         }
     }
+    let to = to.dtype;
     // f16 can't hold every difference: the product is rounded, not its factors.
     let wide = if to == DType::F64 { DType::F64 } else { DType::F32 };
     let s = c.b.cast(wide, &scale)?;

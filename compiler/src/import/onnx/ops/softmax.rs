@@ -9,18 +9,19 @@ use crate::import::onnx::value::{R, V};
 /// Along one axis from opset 13; over the flattened dims from the axis on before.
 pub fn softmax(c: &mut Cx<'_>, log: bool) -> R<Vec<V>> {
     let x = c.input(0)?;
-    if c.opset >= 13 {
-        let axis = c.axis(-1, x.rank())?;
-        return Ok(vec![along(c.b, &x, axis, log)?]);
+    let axis = c.axis(if c.opset >= 13 { -1 } else { 1 }, x.rank())?;
+    Ok(vec![of_version(c.b, &x, axis, c.opset, log)?])
+}
+
+/// That of the version of the standard.
+pub fn of_version(b: &mut Builder, x: &V, axis: usize, opset: i64, log: bool) -> R<V> {
+    if opset >= 13 || axis + 1 == x.rank() {
+        return along(b, x, axis, log);
     }
-    let axis = c.axis(1, x.rank())?;
-    if axis + 1 == x.rank() {
-        return Ok(vec![along(c.b, &x, axis, log)?]);
-    }
-    let (rows, columns) = (c.b.product(&x.shape[..axis])?, c.b.product(&x.shape[axis..])?);
-    let flat = c.b.reshape(&x, &[rows, columns])?;
-    let r = along(c.b, &flat, 1, log)?;
-    Ok(vec![c.b.reshape(&r, &x.shape)?])
+    let (rows, columns) = (b.product(&x.shape[..axis])?, b.product(&x.shape[axis..])?);
+    let flat = b.reshape(x, &[rows, columns])?;
+    let r = along(b, &flat, 1, log)?;
+    b.reshape(&r, &x.shape)
 }
 
 fn along(b: &mut Builder, x: &V, axis: usize, log: bool) -> R<V> {

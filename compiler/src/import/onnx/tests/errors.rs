@@ -56,7 +56,9 @@ fn what_is_nearest_to_an_operator_is_told() {
     assert_eq!(help("Sofmax"), "did you mean 'Softmax'?");
     assert_eq!(help("SkipLayerNormalization"), "'SkipLayerNormalization' of the domain com.microsoft is taken");
     assert_eq!(help("com.microsoft.Relu"), "'Relu' of the standard domain is taken");
-    assert!(help("com.microsoft.NhwcConv").starts_with("ONNX Runtime's optimiser writes it"));
+    assert_eq!(help("com.microsoft.SkipLayerNormalisation"), "did you mean 'SkipLayerNormalization'?");
+    assert_eq!(help("com.microsoft.If"), "'If' of the standard domain is taken");
+    assert!(help("com.microsoft.NhwcMaxPool").starts_with("where ONNX Runtime's optimiser has written it"));
     assert!(help("com.microsoft.MaxPool").starts_with("`GlobalAveragePool`"));
     assert!(help("org.example.Foo").starts_with("a function in the model"));
 }

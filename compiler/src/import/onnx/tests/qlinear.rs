@@ -51,6 +51,8 @@ fn of_one_operand() {
         to(m, 0).node("com.microsoft.QLinearSoftmax", "x s z r p", "y", attributes)
     };
     gives(softmax(rows(0.05), 13, -1), &[2, 3], &[0.0, 0.0, 255.0, 245.0, 1.0, 10.0]);
+    let m = to(rows(0.05), 0).node("com.microsoft.QLinearSoftmax", "x s z r p", "y", vec![int("opset", 11)]);
+    gives(m, &[2, 3], &[0.0, 0.0, 255.0, 245.0, 1.0, 10.0]);
     // Before opset 13 over all dims from the axis on.
     gives(softmax(rows(0.02), 11, 0), &[2, 3], &[1.0, 10.0, 221.0, 17.0, 2.0, 5.0]);
 }
@@ -158,4 +160,29 @@ fn rows_of_a_table_in_blocks() {
     let y = m.run(&[Tensor::from_i64(vec![1], &[1])]).to_f64_vec();
     // Byte 8 is 0x33.
     assert_eq!(y[..2], [0.75, 0.75]);
+}
+
+#[test]
+fn tables_that_do_not_fit_are_errors() {
+    let gather = |m: M, ins: &str, bits: i64, along: i64| {
+        let attributes = vec![int("bits", bits), int("block_size", 16), int("quantize_axis", along)];
+        m.node("com.microsoft.GatherBlockQuantized", ins, "y", attributes).output("y").errors().remove(0)
+    };
+    let m = || {
+        let m = M::new(21).input("i", I64, "2").bytes("d", U8, &[3, 16], &[7; 48]).f32s("s", &[3, 2], &[0.5; 6]);
+        m.bytes("flat", U8, &[3], &[1, 2, 3]).bytes("few", U8, &[1, 1], &[1]).bytes("signed", I8, &[3, 1], &[1; 3])
+    };
+    assert!(gather(m(), "d i s flat", 4, 1).contains("zero points of another one"));
+    assert!(gather(m(), "d i s few", 4, 1).contains("zero points of another one"));
+    assert!(gather(m(), "d i s signed", 4, 1).contains("zero points of i8 for data of u8"));
+    assert!(gather(m(), "d i s", 3, 1).contains("data of u8 with these bits"));
+    assert!(gather(m(), "d i s", 4, 0).contains("gather_axis and quantize_axis are the same"));
+    assert!(gather(m(), "d i i", 4, 1).contains("scales of i64 are not supported"));
+    assert!(gather(m().bytes("c", 17, &[3, 2], &[1; 6]), "d i c", 4, 1).contains("scales of float8e4m3fn"));
+    assert!(gather(m().f32s("t", &[7, 2], &[0.5; 14]), "d i t", 4, 1).contains("for data of shape [3, 32]"));
+    let m = M::new(21).input("i", I64, "2").bytes("d", U8, &[0, 1 << 62], &[]).f32s("s", &[0, 2], &[]);
+    assert!(gather(m, "d i s", 2, 1).contains("overflows 64 bits"));
+    let m = M::new(21).input("i", I64, "2").bytes("d", U8, &[3, 0], &[]).f32s("s", &[3, 0], &[]);
+    let m = m.node("com.microsoft.GatherBlockQuantized", "d i s", "y", vec![int("block_size", i64::MIN)]).output("y");
+    assert!(m.errors()[0].contains("expected a power of two of at least 16"));
 }

@@ -134,7 +134,22 @@ fn only_some_operators_take_such_types() {
     let notes = m.import().notes;
     assert!(notes[0].contains("input 'x' of float8e4m3fn is a tensor of u8"), "{notes:?}");
     let m = M::new(25).input("x", 22, "2").node("Add", "x x", "y", vec![]).output("y");
-    assert_eq!(m.errors(), ["node 'y' (Add): operands of int4 are not supported (opset 25)"]);
+    assert_eq!(
+        m.errors(),
+        [
+            "node 'y' (Add): operands of int4 are not supported: `Cast` and `DequantizeLinear` make others of them (opset 25)"
+        ]
+    );
+}
+
+#[test]
+fn a_pad_of_codes() {
+    let m = M::new(25).bytes("x", 17, &[2], &[0x38, 0x40]).i64s("p", &[2], &[1, 1]).bytes("v", 17, &[], &[0x7e]);
+    let m = m.node("Pad", "x p v", "q", vec![]).node("Cast", "q", "y", vec![int("to", F32.into())]).output("y");
+    close(&m.run(&[]), &[4], &[448.0, 1.0, 2.0, 448.0]);
+    let m = M::new(25).bytes("x", 17, &[2], &[0x38, 0x40]).i64s("p", &[2], &[1, 1]).bytes("v", 2, &[], &[1]);
+    let m = m.node("Pad", "x p v", "y", vec![]).output("y");
+    assert!(m.errors()[0].contains("the constant is u8, the data float8e4m3fn"), "{:?}", m.errors());
 }
 
 #[test]
